@@ -1,0 +1,49 @@
+"""One way to connect to RabbitMQ: named, within a time limit, its errors saying what to mend."""
+
+import asyncio
+
+import aio_pika
+import aiormq.exceptions
+from aio_pika.abc import AbstractConnection
+from yarl import URL
+
+CONNECT_TIMEOUT_S = 5.0
+HEARTBEAT_S = 10
+"""A link that died in silence is noticed after some three of these."""
+
+
+class NoBroker(ConnectionError):
+    """Raised when the broker cannot be used at all; says what to mend, and no password."""
+
+
+def address_of(url: str, name: str) -> URL:
+    """Return *url* with a heartbeat, unless it has one, and a name for the broker's tools."""
+    address = URL(url).update_query(name=f"call-consumer {name}")
+    return address if "heartbeat" in address.query else address.update_query(heartbeat=HEARTBEAT_S)
+
+
+async def connect(url: str, name: str) -> AbstractConnection:
+    """Open a plain connection that the broker's tools show under *name*.
+
+    Raises:
+        NoBroker: Nobody answers at *url*, or refuses us.
+    """
+    address = address_of(url, name)
+    place = f"{address.host}:{address.port or 5672}"
+    try:
+        return await aio_pika.connect(address, timeout=CONNECT_TIMEOUT_S)
+    except (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError):
+        raise NoBroker(f"the broker at {place} refuses the user or the password") from None
+    except aiormq.exceptions.ConnectionNotAllowed as error:
+        raise NoBroker(f"the broker at {place} refuses the virtual host: {error}") from None
+    except (aiormq.exceptions.AMQPError, OSError, TimeoutError, asyncio.CancelledError) as error:
+        if is_cancelled():
+            raise
+        why = type(error).__name__
+        raise NoBroker(f"no broker answers at {place} ({why}): see CALLS_RABBITMQ_URL") from None
+
+
+def is_cancelled() -> bool:
+    """Tell whether somebody cancelled this task, rather than aiormq its own futures."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

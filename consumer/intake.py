@@ -1,0 +1,103 @@
+"""Take messages from the queue, as long as nothing speaks against it."""
+
+import asyncio
+
+import structlog
+from aio_pika.abc import AbstractRobustQueue
+from aio_pika.exceptions import AMQPError
+from faststream.rabbit.subscriber import RabbitSubscriber
+
+RPC_TIMEOUT_S = 5.0
+RETRY_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Intake:
+    """The consumer of a FastStream subscriber, to be stopped and resumed.
+
+    FastStream's own `stop` marks the subscriber stopped before it cancels the consumer; what
+    arrives between would stay unacknowledged. So the consumer is cancelled here, first.
+    """
+
+    def __init__(self, subscriber: RabbitSubscriber) -> None:
+        self._subscriber = subscriber
+        self._reasons: set[str] = set()
+        self._changed = asyncio.Event()
+
+    @property
+    def held_by(self) -> set[str]:
+        """Why no messages are taken, if anything speaks against it."""
+        return set(self._reasons)
+
+    @property
+    def consuming(self) -> bool:
+        """Whether a consumer is registered on an open channel."""
+        queue, tag = self._queue, self._tag
+        if queue is None or tag is None or queue.channel.is_closed:
+            return False
+        underlay = getattr(queue.channel, "_channel", None)
+        channel = getattr(underlay, "channel", None)
+        return channel is not None and not channel.is_closed and tag in channel.consumers
+
+    def hold(self, reason: str) -> None:
+        """Take no more messages, until *reason* is released."""
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            self._changed.set()
+            log.warning("intake.held", reason=reason)
+
+    def release(self, reason: str) -> None:
+        """Take messages again, unless something else speaks against it."""
+        if reason in self._reasons:
+            self._reasons.discard(reason)
+            self._changed.set()
+            log.info("intake.released", reason=reason, still_held_by=sorted(self._reasons))
+
+    async def run(self) -> None:
+        """Bring the consumer in line with the reasons, for ever."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._align()
+            except (AMQPError, OSError, RuntimeError, TimeoutError) as error:
+                # The link is down: aio-pika is restoring it, and perhaps the consumer too.
+                log.warning("intake.retry", error=type(error).__name__)
+                await asyncio.sleep(RETRY_S)
+                self._changed.set()
+
+    async def close(self) -> None:
+        """Cancel the consumer for good; what was not acknowledged goes back with the channel."""
+        self._reasons.add("closed")
+        try:
+            await self._align()
+        except (AMQPError, OSError, RuntimeError, TimeoutError) as error:
+            log.info("intake.lost", error=type(error).__name__)
+
+    async def _align(self) -> None:
+        queue, tag = self._queue, self._tag
+        if queue is None:
+            return
+        if self._reasons and tag is not None:
+            await queue.cancel(tag, timeout=RPC_TIMEOUT_S)
+            self._tag = None
+        elif not self._reasons and tag is None:
+            self._tag = await queue.consume(
+                self._subscriber.consume,  # type: ignore[arg-type]  # as FastStream itself has it
+                timeout=RPC_TIMEOUT_S,
+            )
+
+    # FastStream has no public way to a subscriber's consumer.
+
+    @property
+    def _queue(self) -> AbstractRobustQueue | None:
+        return self._subscriber._queue_obj  # noqa: SLF001
+
+    @property
+    def _tag(self) -> str | None:
+        return self._subscriber._consumer_tag  # noqa: SLF001
+
+    @_tag.setter
+    def _tag(self, tag: str | None) -> None:
+        self._subscriber._consumer_tag = tag  # noqa: SLF001

@@ -1,0 +1,398 @@
+"""The wire: what upstream systems publish, what we answer, and what our own headers say.
+
+The contract is `schemas/`; this module mirrors it, and a test holds the two together.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID, uuid5
+
+import phonenumbers
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_METADATA = 20
+REQUESTED = "call.requested"
+STARTED = "call.started"
+FAILED = "call.failed"
+
+EVENT_IDS = UUID("5a0fa0c3-7ad0-5c5b-a4b1-5e1c6f1a2b9d")
+"""The UUIDv5 namespace of every `event_id`; changing it would make old events look new."""
+
+Reason = Literal["refused", "exhausted", "unsure", "invalid", "expired"]
+ConfirmedBy = Literal["answer", "history", "ledger"]
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a request need not say, because the settings do."""
+
+    line: str | None = None
+    voice: str | None = None
+    region: str | None = None
+
+
+def to_e164(number: str, info: ValidationInfo) -> str:
+    """Normalise a phone number; *possible* is enough, the vendor's own example is not *valid*."""
+    region = info.context.region if isinstance(info.context, Defaults) else None
+    try:
+        parsed = phonenumbers.parse(number, region)
+    except phonenumbers.NumberParseException as error:
+        hint = "" if region else ": write +<country code><number>, or set CALLS_DEFAULT_REGION"
+        raise PydanticCustomError("phone_number", "is no phone number" + hint) from error
+    verdict = phonenumbers.is_possible_number_with_reason(parsed)
+    if verdict != phonenumbers.ValidationResult.IS_POSSIBLE:
+        raise PydanticCustomError(
+            "phone_number", "is not a possible phone number: check its length"
+        )
+    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+
+
+_RFC3339 = re.compile(
+    r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
+    r"[Tt]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?"
+    r"([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
+)
+
+
+def _moment(value: object) -> datetime:
+    if isinstance(value, str) and _RFC3339.fullmatch(value):
+        try:
+            # Python 3.11 reads six digits of a fraction, RFC 3339 allows more.
+            short = re.sub(r"(\.\d{6})\d+", r"\1", value.upper())
+            return datetime.fromisoformat(short).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    raise PydanticCustomError(
+        "moment", "is not an RFC 3339 time with offset, as 2026-01-31T09:00:00Z"
+    )
+
+
+def _few(metadata: dict[str, str]) -> dict[str, str]:
+    if len(metadata) > MAX_METADATA:
+        raise PydanticCustomError("too_many", f"holds more than {MAX_METADATA} pairs")
+    return metadata
+
+
+LineOrVoice = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"\S")]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+
+
+class CallRequested(BaseModel):
+    """``call.requested`` as it arrives, its number in E.164."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        hide_input_in_errors=True,
+        regex_engine="rust-regex",
+    )
+
+    request_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+    to_number: Annotated[
+        str,
+        StringConstraints(pattern=r"^[+(]?[0-9][0-9 ()./-]{1,39}$"),
+        AfterValidator(to_e164),
+    ]
+    text_to_pronounce: Annotated[
+        str, StringConstraints(min_length=1, max_length=2000, pattern=r"\S")
+    ]
+    from_line: LineOrVoice | None = None
+    voice: LineOrVoice | None = None
+    not_before: Moment | None = None
+    expires_at: Moment | None = None
+    metadata: Annotated[dict[str, str], AfterValidator(_few)] | None = None
+
+    def __repr__(self) -> str:
+        """Leave the number and the text out: a repr ends up in logs."""
+        return f"CallRequested(request_id={self.request_id!r})"
+
+    __str__ = __repr__
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _absent_rather_than_null(cls, value: object) -> object:
+        if value is None:
+            raise PydanticCustomError("null", "is null: leave it out instead")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """A body that is no request: *code* for programs, *description* for people, nothing quoted."""
+
+    code: str
+    description: str
+    request_id: str | None = None
+
+
+def read_json(body: bytes) -> Any | Invalid:  # noqa: ANN401
+    """Read *body* as strict JSON of at most `MAX_BODY_BYTES`."""
+    if len(body) > MAX_BODY_BYTES:
+        return Invalid("too_large", f"the body has {len(body)} bytes, {MAX_BODY_BYTES} are allowed")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        return Invalid("not_utf8", f"the body is not UTF-8 from byte {error.start} on")
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+        # Half of an escaped surrogate pair is a string that nobody can write again.
+        json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        return Invalid("not_json", f"the body is not JSON at character {error.pos}: {error.msg}")
+    except UnicodeEncodeError:
+        return Invalid("not_utf8", "the body holds half of a surrogate pair")
+    except (ValueError, RecursionError):
+        return Invalid("not_json", "the body is not JSON that can be read: NaN, or nested too deep")
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def read_request(fields: object, defaults: Defaults) -> CallRequested | Invalid:
+    """Read a request from parsed JSON, with *defaults* where it is silent; else what is wrong."""
+    if not isinstance(fields, dict):
+        return Invalid("not_an_object", "the body is JSON but not an object")
+    request_id = readable_id(fields)
+    try:
+        call = CallRequested.model_validate(fields, context=defaults)
+    except ValidationError as error:
+        return Invalid("invalid_field", _describe(error), request_id)
+    line = call.from_line or defaults.line
+    if line is None:
+        text = "from_line: is missing, and no CALLS_DEFAULT_LINE is set"
+        return Invalid("invalid_field", text, request_id)
+    return call.model_copy(update={"from_line": line, "voice": call.voice or defaults.voice})
+
+
+def read_body(body: bytes, defaults: Defaults) -> CallRequested | Invalid:
+    """Read a request from bytes: `read_json`, then `read_request`."""
+    fields = read_json(body)
+    return fields if isinstance(fields, Invalid) else read_request(fields, defaults)
+
+
+def readable_id(fields: object) -> str | None:
+    """Return the request id of parsed JSON, if it has a valid one."""
+    request_id = fields.get("request_id") if isinstance(fields, dict) else None
+    if isinstance(request_id, str) and re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", request_id):
+        return request_id
+    return None
+
+
+_PLAIN_WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is no field of call.requested: check its spelling",
+    "string_too_long": "is too long",
+    "string_too_short": "is empty",
+    "string_pattern_mismatch": "has characters that are not allowed, or nothing but blanks",
+    "string_type": "is not a string",
+    "string_unicode": "is not valid Unicode",
+    "dict_type": "is not an object",
+}
+
+
+def _describe(error: ValidationError) -> str:
+    """Say what is wrong with which field, never what it held."""
+    found = []
+    for problem in error.errors(include_input=False, include_url=False):
+        name = str(problem["loc"][0]) if problem["loc"] else "body"
+        # An unknown field's name is upstream's own text: shown only if it looks like a name.
+        field = name if re.fullmatch(r"[A-Za-z_][A-Za-z_-]{0,39}", name) else "a field"
+        found.append(f"{field}: {_PLAIN_WORDS.get(problem['type'], problem['msg'])}")
+    return "; ".join(dict.fromkeys(found))[:500]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStarted:
+    """``call.started``: the portal accepted the call, which is not to say that anyone picked up."""
+
+    event_id: str
+    request_id: str
+    call_id: str | None
+    to_number: str
+    from_line: str
+    voice: str | None = None
+    attempt: int
+    replay: int
+    requested_at: str | None = None
+    started_at: str
+    confirmed_by: ConfirmedBy
+    metadata: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFailed:
+    """``call.failed``: no call will come of this request unless a person replays it."""
+
+    event_id: str
+    request_id: str | None
+    reason: Reason
+    code: str
+    description: str
+    http_status: int | None = None
+    attempt: int
+    replay: int
+    failed_at: str
+    to_number: str | None = None
+    from_line: str | None = None
+    metadata: dict[str, str] | None = None
+
+
+Event = CallStarted | CallFailed
+
+
+def event_type(event: Event) -> str:
+    """Return the AMQP type and routing key of *event*."""
+    return STARTED if isinstance(event, CallStarted) else FAILED
+
+
+def event_id(request_id: str, replay: int, kind: str) -> str:
+    """Derive the id that makes a repeated event recognisable."""
+    return str(uuid5(EVENT_IDS, f"{request_id}\n{replay}\n{kind}"))
+
+
+def invalid_event_id(body: bytes) -> str:
+    """Derive the event id of a body that is no request: its digest is all there is to go by."""
+    return str(uuid5(EVENT_IDS, f"{hashlib.sha256(body).hexdigest()}\n{FAILED}"))
+
+
+_NULLABLE = {"call_id", "request_id"}
+
+
+def to_json(event: Event) -> bytes:
+    """Write *event* as JSON; what is unknown is left out, save where the contract says null."""
+    fields = {k: v for k, v in asdict(event).items() if v is not None or k in _NULLABLE}
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def cloud_event_headers(event: Event, source: str) -> dict[str, str]:
+    """Return the CloudEvents 1.0 attributes of *event* as AMQP headers.
+
+    Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/amqp-protocol-binding.md
+    """
+    time = event.started_at if isinstance(event, CallStarted) else event.failed_at
+    attributes = {
+        "id": event.event_id,
+        "source": source,
+        "type": event_type(event),
+        "specversion": "1.0",
+        "time": time,
+        "subject": event.request_id,
+    }
+    return {f"cloudEvents_{k}": v for k, v in attributes.items() if v is not None}
+
+
+def rfc3339(moment: datetime) -> str:
+    """Write *moment* in UTC with milliseconds, as 2026-01-31T09:00:00.000Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trail:
+    """What our own headers say of a message's life so far.
+
+    Attributes:
+        attempt: The attempt about to be made, counting from 1.
+        replay: How often a person has sent the request back, counting from 0.
+        redial: Whether that person wants it dialled even if it was started before.
+        unsure_since: Since when the phone may have rung.
+        first_seen_at: When upstream published it, where it says so, else when we first saw it.
+        trace: W3C trace headers, carried through.
+    """
+
+    attempt: int = 1
+    replay: int = 0
+    redial: bool = False
+    unsure_since: datetime | None = None
+    first_seen_at: datetime
+    trace: tuple[tuple[str, str], ...] = ()
+
+    def headers(self) -> dict[str, Any]:
+        """Return the headers that carry this trail to the next message."""
+        headers = {
+            "x-attempt": self.attempt,
+            "x-replay": self.replay,
+            "x-first-seen-at": rfc3339(self.first_seen_at),
+            **dict(self.trace),
+        }
+        if self.redial:
+            headers["x-redial"] = True
+        if self.unsure_since is not None:
+            headers["x-unsure-since"] = rfc3339(self.unsure_since)
+        return headers
+
+
+_COUNT_LIMIT = 1_000_000
+_TRACESTATE_LIMIT = 512
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def read_trail(
+    headers: Mapping[str, Any], *, ours: bool, now: datetime, published_at: datetime | None = None
+) -> Trail:
+    """Read our headers; malformed ones are ignored, all ``x-`` ones unless the message is *ours*.
+
+    Args:
+        headers: AMQP headers as received.
+        ours: Whether the message came through the default exchange, as those from our queues do.
+        now: For a message that has no trail yet.
+        published_at: The AMQP timestamp, if there is one.
+    """
+    first_seen = published_at if published_at is not None and published_at < now else now
+    trail = Trail(first_seen_at=first_seen, trace=_trace(headers))
+    if not ours:
+        return trail
+    # A dead letter that somebody moved back with the broker's own tools is the next replay.
+    moved = "x-failed-at" in headers
+    return replace(
+        trail,
+        attempt=1 if moved else max(1, _count(headers.get("x-attempt"), 1)),
+        replay=_count(headers.get("x-replay"), 0) + moved,
+        redial=headers.get("x-redial") is True,
+        unsure_since=_read_moment(headers.get("x-unsure-since")),
+        first_seen_at=_read_moment(headers.get("x-first-seen-at")) or first_seen,
+    )
+
+
+def _count(value: object, default: int) -> int:
+    fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _COUNT_LIMIT
+    return value if fits and isinstance(value, int) else default
+
+
+def _read_moment(value: object) -> datetime | None:
+    try:
+        return _moment(value)
+    except PydanticCustomError:
+        return None
+
+
+def _trace(headers: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the W3C trace headers that are well-formed.
+
+    Source: https://www.w3.org/TR/trace-context/
+    """
+    parent, state = headers.get("traceparent"), headers.get("tracestate")
+    if not isinstance(parent, str) or not _TRACEPARENT.fullmatch(parent):
+        return ()
+    if not isinstance(state, str) or len(state) > _TRACESTATE_LIMIT or not state.isascii():
+        return (("traceparent", parent),)
+    return (("traceparent", parent), ("tracestate", state))

@@ -1,0 +1,202 @@
+"""What we publish: events, requests that wait, dead letters; each with its line in the log."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from consumer.ledger import Entry
+from consumer.messages import (
+    CallFailed,
+    CallRequested,
+    CallStarted,
+    ConfirmedBy,
+    Event,
+    Invalid,
+    Trail,
+    cloud_event_headers,
+    event_id,
+    event_type,
+    invalid_event_id,
+    rfc3339,
+    to_json,
+)
+from consumer.publisher import Publisher, build_message
+from consumer.topology import Topology
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A request as it came.
+
+    Attributes:
+        body: Byte for byte.
+        fields: The body as parsed.
+        request_id: Readable even where *request* is not.
+        request: The request, or what is wrong with it.
+        trail: What its headers say.
+        redelivered: Whether the broker has handed it out before.
+    """
+
+    body: bytes
+    fields: Mapping[str, Any]
+    request_id: str
+    request: CallRequested | Invalid
+    trail: Trail
+    redelivered: bool = False
+
+    @property
+    def call(self) -> CallRequested | None:
+        """The request, if it is one."""
+        return self.request if isinstance(self.request, CallRequested) else None
+
+    @property
+    def number(self) -> str | None:
+        """The number, in E.164 where it can be read."""
+        return self.call.to_number if self.call else _text(self.fields.get("to_number"))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+class Outbox:
+    """Publishes what belongs to the states that requests reach, until the broker confirms it."""
+
+    def __init__(self, publisher: Publisher, topology: Topology) -> None:
+        self._publisher = publisher
+        self._topology = topology
+        self._source = f"/call-consumer/{topology.requests.name}"
+
+    async def started(
+        self, entry: Entry, letter: Letter, confirmed_by: ConfirmedBy | None = None
+    ) -> None:
+        """Announce that the portal accepted the call."""
+        event = CallStarted(
+            event_id=event_id(entry.request_id, entry.replay, "call.started"),
+            request_id=entry.request_id,
+            call_id=entry.call_id,
+            to_number=letter.number or "",
+            from_line=entry.line or "",
+            voice=letter.call.voice if letter.call else None,
+            attempt=entry.attempt,
+            replay=entry.replay,
+            requested_at=_time(entry.first_seen_at),
+            started_at=_time(entry.changed_at),
+            confirmed_by=confirmed_by or entry.confirmed_by or "answer",
+            metadata=letter.call.metadata if letter.call else None,
+        )
+        await self._announce(event, letter.trail)
+        log.info("call.started", call_id=entry.call_id, confirmed_by=event.confirmed_by)
+
+    async def waits(self, letter: Letter, wait_s: float, entry: Entry | None = None) -> None:
+        """Put a request into the delay queue nearest to *wait_s* seconds."""
+        headers = letter.trail.headers() | {"x-reason": "not_before"}
+        if entry is not None:
+            headers = replace(
+                letter.trail,
+                attempt=entry.attempt,
+                unsure_since=None if entry.unsure_since is None else _moment(entry.unsure_since),
+            ).headers() | _trouble(entry)
+        queue = self._topology.delay_for(wait_s)
+        message = build_message(letter.body, headers, correlation_id=letter.request_id)
+        await self._publisher.publish_until_confirmed(message, "", queue.name)
+        log.info(
+            "call.delayed",
+            queue=queue.name,
+            wait_s=round(max(wait_s, 0.0), 1),
+            code=entry.code if entry else None,
+            unsure=bool(entry and entry.unsure_since is not None),
+        )
+
+    async def dead_letter(self, entry: Entry, letter: Letter) -> None:
+        """Keep a request that failed."""
+        trail = replace(
+            letter.trail,
+            attempt=entry.attempt,
+            replay=entry.replay,
+            redial=False,
+            unsure_since=None if entry.unsure_since is None else _moment(entry.unsure_since),
+        )
+        headers = trail.headers() | _trouble(entry) | {"x-failed-at": _time(entry.changed_at)}
+        message = build_message(letter.body, headers, correlation_id=entry.request_id)
+        queue = self._topology.dead_letters.name
+        await self._publisher.publish_until_confirmed(message, "", queue)
+
+    async def failed(self, entry: Entry, letter: Letter) -> None:
+        """Announce that no call will come of a request."""
+        event = CallFailed(
+            event_id=event_id(entry.request_id, entry.replay, "call.failed"),
+            request_id=entry.request_id,
+            reason=entry.reason or "refused",
+            code=entry.code,
+            description=entry.description,
+            http_status=entry.http_status,
+            attempt=entry.attempt,
+            replay=entry.replay,
+            failed_at=_time(entry.changed_at),
+            to_number=letter.number,
+            from_line=entry.line,
+            metadata=letter.call.metadata if letter.call else None,
+        )
+        await self._announce(event, letter.trail)
+        log.warning("call.failed", reason=event.reason, code=event.code, dead_letter=True)
+
+    async def invalid(self, body: bytes, trail: Trail, invalid: Invalid) -> None:
+        """Keep and announce a body that is no request; it has no entry in the ledger."""
+        now = rfc3339(datetime.now(UTC))
+        trail = replace(trail, attempt=0, redial=False, unsure_since=None)
+        headers = trail.headers() | {
+            "x-reason": "invalid",
+            "x-code": invalid.code,
+            "x-description": invalid.description,
+            "x-failed-at": now,
+        }
+        message = build_message(body, headers, correlation_id=invalid.request_id)
+        queue = self._topology.dead_letters.name
+        await self._publisher.publish_until_confirmed(message, "", queue)
+        event = CallFailed(
+            event_id=invalid_event_id(body),
+            request_id=invalid.request_id,
+            reason="invalid",
+            code=invalid.code,
+            description=invalid.description,
+            attempt=0,
+            replay=trail.replay,
+            failed_at=now,
+        )
+        await self._announce(event, trail)
+        log.warning("call.failed", reason="invalid", code=invalid.code, why=invalid.description)
+
+    async def _announce(self, event: Event, trail: Trail) -> None:
+        kind = event_type(event)
+        message = build_message(
+            to_json(event),
+            cloud_event_headers(event, self._source) | dict(trail.trace),
+            kind=kind,
+            correlation_id=event.request_id,
+        )
+        await self._publisher.publish_until_confirmed(message, self._topology.exchange, kind)
+
+
+def _trouble(entry: Entry) -> dict[str, Any]:
+    """Return the headers that tell people what went wrong."""
+    told = {
+        "x-reason": entry.reason or ("unavailable" if entry.unsure_since is None else "unsure"),
+        "x-code": entry.code or None,
+        "x-description": entry.description or None,
+        "x-http-status": entry.http_status,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _time(seconds: float) -> str:
+    return rfc3339(_moment(seconds))

@@ -1,0 +1,67 @@
+"""The portal's limits, kept on our side so that the portal need never refuse."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+
+class Pace:
+    """A leaky bucket like the portal's own: so many requests a second, and a short burst.
+
+    The allowance is empty when the first request asks for it: whoever called before us, a worker
+    that was stopped or the active one of two, may just have used it.
+
+    Source: https://apidocs.bitrix24.com/limits.html
+
+    Args:
+        rate_per_s: Requests a second; 0 turns the limit off.
+        burst: The most that idle time can save up.
+        clock: Seconds that only grow.
+        sleep: Waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        rate_per_s: float,
+        burst: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._rate_per_s = rate_per_s
+        self._burst = burst
+        self._clock = clock
+        self._sleep = sleep
+        self._turn = asyncio.Lock()
+        self._allowance = 0.0
+        self._counted_at: float | None = None
+        self._held_until = float("-inf")
+
+    async def wait(self) -> None:
+        """Wait until one more request is allowed, in the order of asking, and take it."""
+        async with self._turn:
+            while (delay_s := self._delay_s()) > 0:
+                await self._sleep(delay_s)
+            self._allowance -= 1
+
+    def empty(self) -> None:
+        """Forget what was saved up: the portal says that its bucket is full."""
+        self._refill()
+        self._allowance = min(self._allowance, 0.0)
+
+    def hold(self, seconds: float) -> None:
+        """Allow nothing for so many seconds."""
+        self._held_until = max(self._held_until, self._clock() + seconds)
+
+    def _delay_s(self) -> float:
+        self._refill()
+        held_s = self._held_until - self._clock()
+        missing = 1 - self._allowance
+        return max(held_s, missing / self._rate_per_s if self._rate_per_s and missing > 0 else 0.0)
+
+    def _refill(self) -> None:
+        now = self._clock()
+        if self._counted_at is not None:
+            earned = (now - self._counted_at) * self._rate_per_s
+            self._allowance = min(self._allowance + earned, float(self._burst))
+        self._counted_at = now

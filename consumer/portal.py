@@ -1,0 +1,114 @@
+"""Bitrix24 over HTTP: asks, and leaves the understanding to `answers`."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from itertools import takewhile
+from urllib.parse import urlsplit
+
+import httpx
+
+from consumer.answers import read_answer
+from consumer.decision import LookUpFailed, NoHistory, Outcome, Placed, Unavailable, Unsure
+from consumer.history import Page, read_page
+from consumer.messages import CallRequested
+
+PLACE = "voximplant.infocall.startwithtext"
+HISTORY = "voximplant.statistic.get"
+CONNECT_TIMEOUT_S = 5.0
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+KEEPALIVE_S = 5.0
+"""A kept connection that the portal has just closed fails after the request was written."""
+
+
+class Portal:
+    """Asks one Bitrix24 portal over HTTPS.
+
+    Args:
+        base_url: The webhook's address up to the method's name; it holds the secret.
+        timeout_s: How long one call may take; the portal itself cuts at 60 s.
+        connections: How many calls may be in flight at once.
+    """
+
+    def __init__(self, base_url: str, *, timeout_s: float = 65.0, connections: int = 10) -> None:
+        self._timeout_s = timeout_s
+        self.host = urlsplit(base_url).hostname
+        self._secrets = _secret_parts(base_url)
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            follow_redirects=False,
+            timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S, pool=CONNECT_TIMEOUT_S),
+            limits=httpx.Limits(max_connections=connections, keepalive_expiry=KEEPALIVE_S),
+            headers={
+                "Accept": "application/json",
+                "User-Agent": f"call-consumer/{version('call-consumer')}",
+            },
+        )
+
+    async def place(self, call: CallRequested) -> Outcome:
+        """Ask the portal to place *call*, once; the outcome quotes no number, text or secret."""
+        parameters = {
+            "FROM_LINE": call.from_line,
+            "TO_NUMBER": call.to_number,
+            "TEXT_TO_PRONOUNCE": call.text_to_pronounce,
+        }
+        if call.voice is not None:
+            parameters["VOICE"] = call.voice
+        outcome = await self._ask(parameters)
+        if isinstance(outcome, Placed):
+            return outcome
+        hidden = (
+            call.to_number,
+            call.to_number.lstrip("+"),
+            call.text_to_pronounce,
+            *self._secrets,
+        )
+        return replace(outcome, description=_redact(outcome.description, hidden))
+
+    async def _ask(self, parameters: Mapping[str, str | None]) -> Outcome:
+        try:
+            # httpx limits each read, not the whole: an answer may drip for ever.
+            async with asyncio.timeout(self._timeout_s + CONNECT_TIMEOUT_S):
+                response = await self._client.post(PLACE, json=parameters)
+        except NEVER_SENT as error:
+            # Nothing was sent yet, so a retry cannot ring a phone twice.
+            return Unavailable(_name(error), "the portal could not be reached")
+        except (httpx.HTTPError, TimeoutError) as error:
+            return Unsure(_name(error), "the answer was lost")
+        return read_answer(response.status_code, response.content, response.headers)
+
+    async def history(self, parameters: Mapping[str, object]) -> Page | NoHistory | LookUpFailed:
+        """Ask the call history for one page."""
+        try:
+            async with asyncio.timeout(self._timeout_s + CONNECT_TIMEOUT_S):
+                response = await self._client.post(HISTORY, json=parameters)
+        except (httpx.HTTPError, TimeoutError):
+            return LookUpFailed()
+        return read_page(response.status_code, response.content)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def _name(error: Exception) -> str:
+    """Turn an error's class into a code: ``ReadTimeout`` into ``READ_TIMEOUT``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).upper()
+
+
+def _secret_parts(base_url: str) -> tuple[str, ...]:
+    """Return what must not be repeated of a webhook's address: its path from the secret back."""
+    parts = urlsplit(base_url)
+    segments = [s for s in parts.path.split("/") if s]
+    tail = list(takewhile(lambda s: s != "rest", reversed(segments)))
+    long_enough = 6  # the user's number is no secret, and short words would mangle every text
+    return tuple(s for s in (parts.password or "", *tail) if len(s) >= long_enough)
+
+
+def _redact(text: str, hidden: tuple[str, ...]) -> str:
+    for part in hidden:
+        if part:
+            text = text.replace(part, "***")
+    return text

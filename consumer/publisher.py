@@ -1,0 +1,178 @@
+"""Publish a message, built anew, and know whether the broker has it."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import uuid4
+
+import aio_pika
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.exceptions import AMQPError, DeliveryError
+from pamqp import commands
+
+from consumer.broker import NoBroker, connect, is_cancelled
+
+APP_ID = "call-consumer"
+DEADLINE_S = 5.0
+FIRST_BACKOFF_S = 1.0
+LONGEST_BACKOFF_S = 60.0
+
+log = structlog.get_logger(__name__)
+
+Why = Literal["unroutable", "nacked", "timed_out", "disconnected"]
+
+
+class NotPublished(Exception):
+    """Raised when the broker did not confirm a message; *why* tells what happened to it.
+
+    ``unroutable``: no queue for it. ``nacked``: a queue refused it. ``timed_out`` and
+    ``disconnected``: it may have arrived all the same.
+    """
+
+    def __init__(self, why: Why, detail: str = "") -> None:
+        super().__init__(f"{why}: {detail}" if detail else why)
+        self.why = why
+
+
+def build_message(
+    body: bytes,
+    headers: Mapping[str, Any],
+    *,
+    kind: str | None = None,
+    correlation_id: str | None = None,
+) -> aio_pika.Message:
+    """Build a persistent JSON message of just these parts.
+
+    Properties copied from a received message would lose or multiply this one (`expiration`, `CC`).
+    The message id is new each time: twice in flight on one channel, it makes aiormq lose one.
+    """
+    return aio_pika.Message(
+        body,
+        headers=dict(headers),
+        content_type="application/json",
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        message_id=str(uuid4()),
+        correlation_id=correlation_id,
+        type=kind,
+        timestamp=datetime.now(UTC),
+        app_id=APP_ID,
+    )
+
+
+class Publisher:
+    """Publishes over a connection that consumes nothing, opened when it is needed.
+
+    After a failure the connection is given up: its late confirms could not be told from new ones.
+
+    Args:
+        url: The broker.
+        deadline_s: How long one publish may take, connecting included.
+    """
+
+    def __init__(self, url: str, *, deadline_s: float = DEADLINE_S) -> None:
+        self._url = url
+        self._deadline_s = deadline_s
+        self._opening = asyncio.Lock()
+        self._connection: AbstractConnection | None = None
+        self._channel: AbstractChannel | None = None
+        self._failing_since: float | None = None
+
+    @property
+    def stuck_s(self) -> float:
+        """For how many seconds publishing has failed without a success between; 0 if it works."""
+        return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
+
+    async def publish(
+        self,
+        message: aio_pika.Message,
+        exchange: str,
+        routing_key: str,
+        *,
+        mandatory: bool | None = None,
+    ) -> None:
+        """Publish once, and return when the broker has confirmed it.
+
+        Args:
+            message: Built anew, by `build_message`.
+            exchange: Empty for the default one, whose routing keys are queues.
+            routing_key: Where to.
+            mandatory: Whether some queue must take it; unsaid: one of ours must, a listener's not.
+
+        Raises:
+            NotPublished: It has not been confirmed.
+        """
+        channel: AbstractChannel | None = None
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                channel = await self._open()
+                target = (
+                    await channel.get_exchange(exchange, ensure=False)
+                    if exchange
+                    else channel.default_exchange
+                )
+                needs_queue = not exchange if mandatory is None else mandatory
+                await target.publish(message, routing_key, mandatory=needs_queue)
+        except DeliveryError as error:
+            nacked = isinstance(error.frame, commands.Basic.Nack)
+            raise NotPublished("nacked" if nacked else "unroutable", routing_key) from None
+        except TimeoutError:
+            await self._give_up(channel)
+            raise NotPublished("timed_out", routing_key) from None
+        except NoBroker as error:
+            raise NotPublished("disconnected", str(error)) from None
+        except (
+            AMQPError,
+            OSError,
+            RuntimeError,
+            asyncio.CancelledError,
+        ) as error:
+            if is_cancelled():
+                raise
+            await self._give_up(channel)
+            raise NotPublished("disconnected", type(error).__name__) from None
+
+    async def publish_until_confirmed(
+        self, message: aio_pika.Message, exchange: str, routing_key: str
+    ) -> None:
+        """Publish again and again, with a growing wait between, until it is confirmed."""
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            try:
+                await self.publish(message, exchange, routing_key)
+            except NotPublished as error:
+                self._failing_since = self._failing_since or time.monotonic()
+                log.warning(
+                    "publish.failed", routing_key=routing_key, why=error.why, retry_s=backoff_s
+                )
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
+                message.message_id = str(uuid4())
+            else:
+                self._failing_since = None
+                return
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._give_up(self._channel)
+
+    async def _open(self) -> AbstractChannel:
+        async with self._opening:
+            if self._channel is None or self._channel.is_closed:
+                await self._give_up(self._channel)
+                self._connection = await connect(self._url, "publisher")
+                self._channel = await self._connection.channel(on_return_raises=True)
+            return self._channel
+
+    async def _give_up(self, channel: AbstractChannel | None) -> None:
+        """Close *channel*'s connection, unless another failure has done so already."""
+        if channel is not self._channel or self._connection is None:
+            return
+        connection, self._connection, self._channel = self._connection, None, None
+        try:
+            async with asyncio.timeout(1):
+                await connection.close()
+        except (AMQPError, OSError, RuntimeError, TimeoutError):
+            log.debug("publisher.close_failed")

@@ -1,0 +1,18 @@
+"""A stand-in Bitrix24 portal, to try the worker on: nobody is phoned.
+
+It answers as the real one does by its documentation (https://apidocs.bitrix24.com), by what is
+known of its kernel and by what people measured on live portals; it was written from those notes and
+from no client. Which number is called decides what comes back (`NUMBERS`), the `Switches` what kind
+of portal it is.
+
+`answers` is the table of all it can say, `portal` its rules and state, `limits` its two limits,
+`history` the call statistics, `app` the HTTP. It knows no OAuth, no ``batch``, no events, and is
+content without HTTPS.
+"""
+
+from consumer.sandbox.answers import ANSWERS, NUMBERS, Answer, Number
+from consumer.sandbox.app import create_app
+from consumer.sandbox.portal import SandboxPortal
+from consumer.sandbox.switches import Switches
+
+__all__ = ["ANSWERS", "NUMBERS", "Answer", "Number", "SandboxPortal", "Switches", "create_app"]

@@ -1,0 +1,341 @@
+"""The stand-in portal itself: its switches, its limits, its calls. No HTTP in here."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta, timezone
+from typing import Literal
+from uuid import uuid4
+
+from consumer.sandbox.answers import (
+    ANSWERS,
+    INFOCALL,
+    METHOD_STAGES,
+    NUMBERS,
+    Answer,
+    Error,
+    Page,
+    Reset,
+    Result,
+    Silence,
+    Stage,
+)
+from consumer.sandbox.history import Calendar, Call, statistic
+from consumer.sandbox.limits import LeakyBucket, OperatingTime
+from consumer.sandbox.request import RestRequest
+from consumer.sandbox.switches import Right, Switches
+
+VOICES = {
+    "ruinternalfemale": "Russian: internal female",
+    "ruinternalmale": "Russian: internal male",
+    "usenglishmale": "American English: male",
+    "usenglishfemale": "American English: female",
+    "ukenglishmale": "British English: male",
+    "ukenglishfemale": "British English: female",
+    "auenglishfemale": "Australian English: female",
+    "eurgermanmale": "German: male",
+    "eurgermanfemale": "German: female",
+    "eurfrenchfemale": "French: female",
+    "euritalianfemale": "Italian: female",
+    "eurspanishfemale": "Spanish: female",
+}
+SCOPES = {  # What a method is in the scope of; the others are in every webhook's reach.
+    INFOCALL: "call",
+    "voximplant.line.get": "telephony",
+    "voximplant.tts.voices.get": "telephony",
+    "voximplant.statistic.get": "telephony",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """An answer in JSON, still to be written; *damage* as in `Result`."""
+
+    status: int
+    payload: Mapping[str, object]
+    damage: Literal["truncated", "cut"] | None = None
+
+
+Reply = Json | Page | Reset | Silence
+
+
+@dataclass
+class Tally:
+    """What came in. *arrivals* are the Unix times of the last startwithtext requests."""
+
+    total: int = 0
+    refused_by_rate: int = 0
+    by_answer: Counter[str] = field(default_factory=Counter)
+    arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=20_000))
+
+
+class SandboxPortal:
+    """A portal in memory.
+
+    Args:
+        switches: How it behaves; may be replaced at any time.
+        monotonic: The clock of the rate limit, in seconds.
+        wall: The clock of everything else, in Unix seconds.
+    """
+
+    def __init__(
+        self,
+        switches: Switches | None = None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.switches = switches or Switches()
+        self.calls: list[Call] = []
+        self.tally = Tally()
+        self._monotonic = monotonic
+        self._wall = wall
+        self._buckets: dict[str, LeakyBucket] = {}
+        self._operating: dict[str, OperatingTime] = {}
+        self._struck: Counter[str] = Counter()
+
+    def now(self) -> float:
+        """Tell the portal's time, in Unix seconds."""
+        return self._wall() + self.switches.clock_offset_s
+
+    def patch(self, changes: Mapping[str, object]) -> None:
+        """Set some switches.
+
+        Raises:
+            pydantic.ValidationError: A field is unknown or a value wrong; nothing was set.
+        """
+        self.switches = Switches.model_validate({**self.switches.model_dump(), **changes})
+
+    def forget_calls(self) -> None:
+        """Forget all calls, and how often each number has failed."""
+        self.calls.clear()
+        self._struck.clear()
+
+    def answer(self, request: RestRequest) -> Reply:
+        """Process *request* in the order in which a portal does (`_GATES`)."""
+        self.tally.total += 1
+        if request.method == INFOCALL:
+            self.tally.arrivals.append(self._wall())
+        answer = self._stopped(request)
+        self.tally.by_answer[answer.name if answer else "ok"] += 1
+        if answer is not None:
+            return self._give(answer, request)
+        payload = _METHODS[request.method](self, request)
+        return Json(200, {**payload, "time": self._time(request.method, 0.01)})
+
+    def _stopped(self, request: RestRequest) -> Answer | None:
+        """Find the answer that ends *request*; None for another method that simply works."""
+        fate = self._fate(request)
+        infocall = request.method == INFOCALL
+        for stage, (passes, refusal) in _GATES.items():
+            if stage in METHOD_STAGES and stage != "permission" and not infocall:
+                continue
+            if not passes(self, request):
+                return ANSWERS[refusal]
+            if fate is not None and fate.stage == stage:
+                if self.switches.trouble is None:
+                    self._struck[request.digits] += 1
+                return fate
+        return ANSWERS["placed"] if infocall else None
+
+    def _fate(self, request: RestRequest) -> Answer | None:
+        """Look up what is bound to happen to *request*: by the trouble, else by its number."""
+        infocall = request.method == INFOCALL
+        if (name := self.switches.trouble) is not None:
+            trouble = ANSWERS[name]
+            return trouble if infocall or trouble.stage not in METHOD_STAGES else None
+        number = NUMBERS.get(request.digits)
+        if not infocall or number is None:
+            return None
+        if number.times is None or self._struck[number.number] < number.times:
+            return number.answer
+        return None
+
+    def _give(self, answer: Answer, request: RestRequest) -> Reply:
+        if answer.stage == "controller":
+            self._operating_of(request.method).add(self._wall(), self.switches.operating_s)
+        call = self._place(request) if answer.places else None
+        match answer.reply:
+            case Error() as error:
+                return self._error(error, request)
+            case Result(result, call_id, damage):
+                known = call.call_id if call is not None and call_id else None
+                ran = self._time(request.method, self.switches.operating_s)
+                body = {"result": {"RESULT": result, "CALL_ID": known}, "time": ran}
+                return Json(200, body, damage)
+            case reply:
+                return reply
+
+    def _error(self, error: Error, request: RestRequest) -> Json:
+        status = error.status
+        if self.switches.statuses == "observed" and error.observed is not None:
+            status = error.observed
+        own = error.code == "ERROR_CORE" and error.status == 400  # noqa: PLR2004
+        code = self.switches.error_core if own else error.code
+        text = error.description.replace("<FROM_LINE>", request.line)
+        return Json(status, {"error": code, "error_description": text, **error.extra})
+
+    def _place(self, request: RestRequest) -> Call:
+        now = self._wall()
+        if self.switches.allowance is not None and not request.is_sip:
+            self.patch({"allowance": max(0, self.switches.allowance - 1)})
+        call = Call(
+            id=len(self.calls) + 1,
+            # The vendor's controller issues it, and by its own clock: some seconds earlier.
+            call_id=f"infocall.{uuid4().hex}.{int(now) - 8}",
+            from_line=request.line,
+            to_number=request.dialled,
+            text=request.text("TEXT_TO_PRONOUNCE"),
+            voice=request.text("VOICE") or "usenglishmale",
+            placed_at=now,
+            duration_s=self.switches.call_duration_s,
+        )
+        self.calls.append(call)
+        return call
+
+    def _time(self, method: str, ran_s: float) -> dict[str, object]:
+        """Make the ``time`` object; like newer kernels, with a start cut to whole seconds."""
+        start, finish = int(self.now()), self.now() + ran_s
+        spent: dict[str, object] = {
+            "start": start,
+            "finish": finish,
+            "duration": finish - start,
+            "processing": int(finish) - start,
+            "date_start": self.calendar.iso(start),
+            "date_finish": self.calendar.iso(finish),
+        }
+        if self.switches.send_operating:
+            operating, now = self._operating_of(method), self._wall()
+            spent["operating"] = operating.total_s(now)
+            spent["operating_reset_at"] = int(
+                operating.reset_at(now) + self.switches.clock_offset_s
+            )
+        return spent
+
+    @property
+    def calendar(self) -> Calendar:
+        zone = timezone(timedelta(hours=self.switches.utc_offset_h))
+        return Calendar(zone, self.switches.user_offset_h * 3600)
+
+    def _operating_of(self, method: str) -> OperatingTime:
+        return self._operating.setdefault(method, OperatingTime())
+
+    # What each stage checks.
+
+    def within_rate(self, request: RestRequest) -> bool:
+        rate, now = self.switches.rate_per_s, self._monotonic()
+        threshold = self.switches.threshold
+        bucket = self._buckets.setdefault(request.client, LeakyBucket(now))
+        if rate == 0:
+            return True
+        admitted = bucket.admits(now, rate, 25 * rate if threshold is None else threshold)
+        self.tally.refused_by_rate += not admitted
+        return admitted
+
+    def has_method(self, request: RestRequest) -> bool:
+        known = request.method == INFOCALL or request.method in _METHODS
+        return known and self._right(request.method) != "absent"
+
+    def methods(self) -> list[str]:
+        return [name for name in (INFOCALL, *_METHODS) if self._right(name) != "absent"]
+
+    def _right(self, method: str) -> Right:
+        match method:
+            case "voximplant.statistic.get":
+                return self.switches.history
+            case "voximplant.line.get":
+                return self.switches.line_list
+            case _:
+                return "any"
+
+    def knows_credential(self, request: RestRequest) -> bool:
+        return request.credential == ("1", self.switches.secret)
+
+    def has_scope(self, request: RestRequest) -> bool:
+        scope = SCOPES.get(request.method)
+        return scope is None or scope in self.switches.scopes
+
+    def within_operating(self, request: RestRequest) -> bool:
+        spent_s = self._operating_of(request.method).total_s(self._wall())
+        return spent_s <= self.switches.operating_limit_s
+
+    def permits(self, request: RestRequest) -> bool:
+        return self._right(request.method) != "denied"
+
+    def has_line(self, request: RestRequest) -> bool:
+        return request.line in self.switches.lines
+
+    def has_allowance(self, request: RestRequest) -> bool:
+        return self.switches.allowance != 0 or request.is_sip
+
+    # The methods that place nothing.
+
+    def statistic(self, request: RestRequest) -> dict[str, object]:
+        # An infocall belongs to no user, so who may see only their own sees none.
+        visible = self.calls if self.switches.history == "any" else []
+        now = self._wall()
+        ended = [call for call in visible if call.ended_at <= now]
+        return statistic(ended, request.params, self.calendar)
+
+    def method_get(self, request: RestRequest) -> dict[str, object]:
+        asked = RestRequest(request.text("name").lower(), request.credential, {})
+        exists = self.has_method(asked)
+        available = exists and self.has_scope(asked)
+        return {"result": {"isExisting": exists, "isAvailable": available}}
+
+
+def _anyhow(_portal: SandboxPortal, _request: RestRequest) -> bool:
+    return True
+
+
+def _authenticates(_portal: SandboxPortal, request: RestRequest) -> bool:
+    return request.credential is not None
+
+
+def _not_base_line(_portal: SandboxPortal, request: RestRequest) -> bool:
+    return request.line != "LINK_BASE_NUMBER"
+
+
+def _dialable(_portal: SandboxPortal, request: RestRequest) -> bool:
+    return request.dialled not in (("", "0") if request.is_sip else ("",))
+
+
+def _or_empty(mapping: Mapping[str, str]) -> Mapping[str, str] | list[str]:
+    """Write an empty map as PHP does."""
+    return mapping or []
+
+
+_Passes = Callable[[SandboxPortal, RestRequest], bool]
+_GATES: dict[Stage, tuple[_Passes, str]] = {
+    "rate": (SandboxPortal.within_rate, "QUERY_LIMIT_EXCEEDED"),
+    "transport": (_anyhow, ""),
+    "closed": (_anyhow, ""),
+    "method": (SandboxPortal.has_method, "ERROR_METHOD_NOT_FOUND"),
+    "auth": (_authenticates, "NO_AUTH_FOUND"),
+    "credential": (SandboxPortal.knows_credential, "INVALID_CREDENTIALS"),
+    "scope": (SandboxPortal.has_scope, "insufficient_scope"),
+    "hold": (_anyhow, ""),
+    "plan": (_anyhow, ""),
+    "user": (_anyhow, ""),
+    "app": (_anyhow, ""),
+    "operating": (SandboxPortal.within_operating, "OPERATION_TIME_LIMIT"),
+    "permission": (SandboxPortal.permits, "ACCESS_DENIED"),
+    "base line": (_not_base_line, "base line"),
+    "line": (SandboxPortal.has_line, "no line"),
+    "allowance": (SandboxPortal.has_allowance, "monthly limit"),
+    "number": (_dialable, "bad number"),
+    "controller": (_anyhow, ""),
+}
+
+_METHODS: dict[str, Callable[[SandboxPortal, RestRequest], dict[str, object]]] = {
+    "voximplant.line.get": lambda portal, _: {"result": _or_empty(portal.switches.lines)},
+    "voximplant.tts.voices.get": lambda _, __: {"result": VOICES},
+    "voximplant.statistic.get": SandboxPortal.statistic,
+    "server.time": lambda portal, _: {"result": portal.calendar.iso(portal.now())},
+    "scope": lambda portal, _: {"result": list(portal.switches.scopes)},
+    "methods": lambda portal, _: {"result": portal.methods()},
+    "method.get": SandboxPortal.method_get,
+}

@@ -1,0 +1,153 @@
+"""Messages in, acknowledgements out; what lies between is `placing`."""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+import structlog
+from aio_pika.abc import AbstractIncomingMessage
+from aio_pika.exceptions import AMQPError
+from faststream.rabbit import RabbitMessage
+
+from consumer.messages import (
+    Defaults,
+    Invalid,
+    Trail,
+    read_json,
+    read_request,
+    read_trail,
+    readable_id,
+)
+from consumer.outbox import Letter, Outbox
+from consumer.placing import Placing
+
+REMEMBERED = 1000
+
+log = structlog.get_logger(__name__)
+
+Identity = tuple[str, int, int, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message as it arrived.
+
+    Attributes:
+        key: The request's id, or the body's digest: only one of each is worked on at a time.
+        identity: Tells this message from a copy of it.
+    """
+
+    body: bytes
+    fields: object
+    trail: Trail
+    request_id: str | None
+    key: str
+    identity: Identity
+    redelivered: bool
+
+
+def _read(raw: AbstractIncomingMessage) -> Arrival:
+    trail = read_trail(
+        raw.headers, ours=not raw.exchange, now=datetime.now(UTC), published_at=raw.timestamp
+    )
+    fields = read_json(raw.body)
+    request_id = readable_id(fields)
+    digest = hashlib.sha256(raw.body).hexdigest()
+    identity = (digest, trail.attempt, trail.replay, raw.message_id)
+    return Arrival(
+        raw.body,
+        fields,
+        trail,
+        request_id,
+        request_id or digest,
+        identity,
+        bool(raw.redelivered),
+    )
+
+
+class Worker:
+    """Handles requests, as many at once as the broker hands out, one at a time of each id."""
+
+    def __init__(self, placing: Placing, outbox: Outbox, defaults: Defaults) -> None:
+        self._placing = placing
+        self._outbox = outbox
+        self._defaults = defaults
+        self._running: dict[str, tuple[Identity, asyncio.Task[None]]] = {}
+        self._settled: OrderedDict[Identity, None] = OrderedDict()
+
+    async def handle(self, message: RabbitMessage) -> None:
+        """Do what *message* asks for, then acknowledge it.
+
+        When the link drops, aiormq cancels this handler in mid-call and the same message comes back
+        at once. So a task that no channel owns does the work, and what comes back joins it.
+        """
+        try:
+            arrival = _read(message.raw_message)
+            if not (arrival.redelivered and arrival.identity in self._settled):
+                await asyncio.shield(await self._task_for(arrival))
+            await message.ack()
+        except (AMQPError, RuntimeError) as error:
+            log.warning("ack.lost", error=type(error).__name__)
+        except Exception:
+            # A bug. Put back it would come again at once; the broker keeps it as a dead letter.
+            log.exception("worker.bug")
+            with suppress(AMQPError, RuntimeError):
+                await message.reject(requeue=False)
+
+    async def drain(self) -> None:
+        """Finish the calls that are begun; give up those that only wait for their turn."""
+        self._placing.give_up_waiting()
+        tasks = [task for _, task in self._running.values()]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _task_for(self, arrival: Arrival) -> asyncio.Task[None]:
+        """Return the task that settles *arrival*, after any other of the same request."""
+        while (running := self._running.get(arrival.key)) is not None:
+            identity, task = running
+            if arrival.redelivered and identity == arrival.identity:
+                return task
+            await asyncio.wait([task])
+        task = asyncio.create_task(self._settle(arrival))
+        self._running[arrival.key] = (arrival.identity, task)
+        task.add_done_callback(partial(self._done, arrival))
+        return task
+
+    def _done(self, arrival: Arrival, task: asyncio.Task[None]) -> None:
+        del self._running[arrival.key]
+        if task.cancelled() or task.exception() is not None:
+            return
+        # If its acknowledgement is lost, the message comes back although nothing is left to do.
+        self._settled[arrival.identity] = None
+        if len(self._settled) > REMEMBERED:
+            self._settled.popitem(last=False)
+
+    async def _settle(self, arrival: Arrival) -> None:
+        with structlog.contextvars.bound_contextvars(
+            request_id=arrival.request_id,
+            attempt=arrival.trail.attempt,
+            replay=arrival.trail.replay,
+        ):
+            request = (
+                arrival.fields
+                if isinstance(arrival.fields, Invalid)
+                else read_request(arrival.fields, self._defaults)
+            )
+            if arrival.request_id is not None and isinstance(arrival.fields, dict):
+                await self._placing.settle(
+                    Letter(
+                        arrival.body,
+                        arrival.fields,
+                        arrival.request_id,
+                        request,
+                        arrival.trail,
+                        arrival.redelivered,
+                    )
+                )
+            elif isinstance(request, Invalid):
+                await self._outbox.invalid(arrival.body, arrival.trail, request)
+            else:
+                raise AssertionError("a valid request has an id")
