@@ -262,7 +262,7 @@ ANSWERS: tuple[Answer, ...] = (
 )
 
 REPORTED_FAILURES = {"INTERNAL_SERVER_ERROR", "ERROR_UNEXPECTED_ANSWER"}
-"""Codes by which the portal itself says that it failed: retried though no history can tell."""
+"""Codes by which the portal says that it failed: tried again though no history tells."""
 
 _CLIENT_ERROR = 4  # hundred
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -290,6 +290,40 @@ def read_answer(status: int, body: bytes, headers: Mapping[str, str] = _NO_HEADE
     if code.upper() in {"", "ERROR_CORE"}:
         return _by_description(status, code, description)
     return _by_code(status, code, description, headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the portal says of the time its method has run for us, over ten minutes.
+
+    Attributes:
+        operating_s: Seconds used so far.
+        reset_at: When the oldest of them drop out: seconds since the epoch, by the portal's clock.
+
+    Source: https://apidocs.bitrix24.com/limits.html
+    """
+
+    operating_s: float
+    reset_at: float
+
+
+def read_usage(body: bytes) -> Usage | None:
+    """Read the use of the portal's operating limit; None where the answer does not tell."""
+    time = _read_object(body).get("time")
+    if not isinstance(time, dict):
+        return None
+    used, reset_at = time.get("operating"), time.get("operating_reset_at")
+    if isinstance(used, int | float) and isinstance(reset_at, int | float):
+        return Usage(float(used), float(reset_at))
+    return None
+
+
+def read_clock(headers: Mapping[str, str]) -> float | None:
+    """Read the portal's clock in seconds since the epoch; None where the answer does not tell."""
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def _read_object(body: bytes) -> dict[str, Any]:

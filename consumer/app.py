@@ -3,17 +3,19 @@
 import asyncio
 import logging
 import signal
+import time
 from contextlib import suppress
 from typing import Any
 
 import structlog
+from aio_pika.abc import AbstractConnection
 from faststream import AckPolicy
 from faststream.rabbit import Channel, RabbitBroker, RabbitMessage, RabbitQueue
 from faststream.rabbit.subscriber import RabbitSubscriber
 
 from consumer.broker import CONNECT_TIMEOUT_S, address_of
 from consumer.intake import Intake
-from consumer.ledger import SqliteLedger
+from consumer.ledger import LedgerDown, SqliteLedger
 from consumer.messages import Defaults
 from consumer.outbox import Outbox
 from consumer.pace import Pace
@@ -26,6 +28,8 @@ from consumer.worker import Worker
 
 RECONNECT_S = 1.0
 WATCH_S = 1.0
+DAY_S = 86_400
+NEAR_THE_LIMIT = 0.99
 STUCK_PUBLISHING_S = 60.0
 LONGEST_IDLE_S = 60.0
 """Without a consumer for so long the process exits, so that its platform starts it anew."""
@@ -72,6 +76,7 @@ class App:
                 timeout_s=settings.timeout_s,
                 lag_s=settings.history_lag_s,
                 retry_unsure=settings.when_unsure == "retry",
+                operating_limit_s=settings.operating_limit_s * NEAR_THE_LIMIT,
             ),
         )
         self.worker = Worker(placing, outbox, defaults_of(settings))
@@ -89,6 +94,7 @@ class App:
         await self._broker.start()
         aligning = asyncio.create_task(self.intake.run())
         watching = asyncio.create_task(self._watch())
+        forgetting = asyncio.create_task(self._forget())
         stopping: asyncio.Task[Any] = asyncio.create_task(self._stop.wait())
         log.info("worker.ready", queue=self.topology.requests.name, portal=self.portal.host)
         try:
@@ -97,7 +103,7 @@ class App:
                 if task.done():
                     task.result()
         finally:
-            for task in (aligning, watching, stopping):
+            for task in (aligning, watching, forgetting, stopping):
                 task.cancel()
             await self._close()
 
@@ -121,6 +127,15 @@ class App:
                 idle_since = clock()
             elif clock() - idle_since > LONGEST_IDLE_S:
                 raise NoConsumer("no consumer is registered, and none can be")
+
+    async def _forget(self) -> None:
+        """Let the ledger forget once a day what was settled long ago."""
+        while True:
+            before = time.time() - self._settings.ledger_retention_days * DAY_S
+            with suppress(LedgerDown):
+                forgotten = await self.ledger.forget_closed(before)
+                log.info("ledger.forgot", requests=forgotten)
+            await asyncio.sleep(DAY_S)
 
     async def _close(self) -> None:
         """Stop taking messages, finish those in flight, give the rest back."""
@@ -169,8 +184,8 @@ def _broker(url: str, topology: Topology, prefetch: int) -> tuple[RabbitBroker, 
         apply_types=False,
         logger=logging.getLogger("faststream"),
         log_level=logging.DEBUG,
-        on_close=[lambda *_: log.warning("broker.lost")],
-        on_reconnected=[lambda *_: log.info("broker.back")],
+        on_close=[_say_lost],
+        on_reconnected=[lambda _: log.info("broker.back")],
     )
     subscriber = broker.subscriber(
         # Passive: `declare` has made it. Left to itself FastStream would parse the bodies first.
@@ -180,6 +195,11 @@ def _broker(url: str, topology: Topology, prefetch: int) -> tuple[RabbitBroker, 
         no_reply=True,
     )
     return broker, subscriber
+
+
+def _say_lost(_: AbstractConnection | None, error: BaseException | None) -> None:
+    if error is not None and not isinstance(error, asyncio.CancelledError):
+        log.warning("broker.lost", why=type(error).__name__)
 
 
 async def _undecoded(message: RabbitMessage) -> RabbitMessage:

@@ -12,9 +12,11 @@ import click
 import uvicorn
 
 from consumer import app as worker_app
-from consumer import log
+from consumer import devbroker, log
 from consumer.broker import NoBroker
 from consumer.client import BadRequest, check_request, listening, outcome_of, publish_requests
+from consumer.deadletters import NoSuchDeadLetter, list_letters, replay_letters, to_line
+from consumer.demo import DemoFailed, take_tour
 from consumer.ledger import LedgerDown
 from consumer.publisher import NotPublished
 from consumer.sandbox import SandboxPortal, create_app
@@ -22,6 +24,11 @@ from consumer.settings import Settings, WrongSettings, read_settings
 from consumer.topology import WrongTopology
 
 SANDBOX_PORT = 8024
+_PACKAGED = Path(__file__).with_name("schemas")
+SCHEMAS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "schemas"
+
+
+STOPPERS = (NoBroker, WrongTopology, LedgerDown, NoSuchDeadLetter, worker_app.NoConsumer)
 
 
 class Failed(click.ClickException):
@@ -47,7 +54,7 @@ def _run(start: Callable[[], Coroutine[Any, Any, None]]) -> None:
         asyncio.run(start())
     except WrongSettings as error:
         _wrong_settings(error)
-    except (NoBroker, WrongTopology, LedgerDown, worker_app.NoConsumer) as error:
+    except STOPPERS as error:
         raise Failed(str(error)) from None
     except NotPublished as error:
         hints = {
@@ -102,6 +109,22 @@ def sandbox(host: str, port: int) -> None:
     bound = socket.getsockname()[1]
     click.echo(f"http://{host}:{bound}/rest/1/{portal.switches.secret}/")
     uvicorn.Server(config).run(sockets=[socket])
+
+
+@main.command()
+@click.option("--keep", is_flag=True, help="Leave all of it running until Ctrl-C.")
+def demo(*, keep: bool) -> None:
+    """Take a tour: start broker, sandbox and worker, place a dozen calls, account for each.
+
+    Needs no settings and heeds none but TEST_RABBITMQ_URL, which names a broker to use. Exit 1 if
+    the account does not add up.
+    """
+    try:
+        adds_up = take_tour(keep=keep)
+    except (DemoFailed, devbroker.NoBroker, *STOPPERS) as error:
+        raise Failed(str(error)) from None
+    if not adds_up:
+        sys.exit(1)
 
 
 @main.command()
@@ -189,3 +212,74 @@ async def _print_events(settings: Settings) -> None:
         click.echo("listening", err=True)
         async for event in coming:
             click.echo(json.dumps(event, ensure_ascii=False))
+
+
+@main.command()
+@click.argument("name", required=False)
+def schema(name: str | None) -> None:
+    """Print a schema by NAME, as call.requested, or list their names."""
+    names = sorted(path.name.removesuffix(".schema.json") for path in SCHEMAS.glob("*.schema.json"))
+    if name is None:
+        click.echo("\n".join([*names, "asyncapi"]))
+    elif name == "asyncapi":
+        click.echo((SCHEMAS / "asyncapi.yaml").read_text(encoding="utf-8"), nl=False)
+    elif name in names:
+        click.echo((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        raise click.UsageError(f"there is no schema {name}: name {', '.join(names)} or asyncapi")
+
+
+@main.group()
+def dlq() -> None:
+    """Look at dead letters and send them back."""
+
+
+@dlq.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+def list_(*, as_json: bool) -> None:
+    """List the dead letters, in the order in which they failed; nothing changes."""
+    settings = _settings()
+    _run(lambda: _list_letters(settings, as_json=as_json))
+
+
+async def _list_letters(settings: Settings, *, as_json: bool) -> None:
+    url, topology = settings.needed("rabbitmq_url"), worker_app.topology_of(settings)
+    letters = await list_letters(url, topology)
+    if as_json:
+        for letter in letters:
+            click.echo(to_line(letter))
+        return
+    columns = ("dead_letter", "failed_at", "reason", "code", "description")
+    rows = [[str(getattr(letter, name) or "") for name in columns] for letter in letters]
+    heads = ["DEAD LETTER", "FAILED AT", "REASON", "CODE", "DESCRIPTION"]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for row in [heads, *rows]:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
+
+
+@dlq.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="Replay every dead letter there is now.")
+@click.option("--dry-run", is_flag=True, help="Say what would be replayed and change nothing.")
+def replay(ids: tuple[str, ...], *, everything: bool, dry_run: bool) -> None:
+    """Send dead letters back as new requests; prints their ids.
+
+    A request that was started meanwhile is announced again, not dialled.
+    """
+    if bool(ids) == everything:
+        raise click.UsageError("name some IDs, or say --all")
+    settings = _settings()
+    _run(lambda: _replay(settings, None if everything else set(ids), dry_run=dry_run))
+
+
+async def _replay(settings: Settings, wanted: set[str] | None, *, dry_run: bool) -> None:
+    url, topology = settings.needed("rabbitmq_url"), worker_app.topology_of(settings)
+    if dry_run:
+        letters = await list_letters(url, topology)
+        done = [x.dead_letter for x in letters if wanted is None or x.dead_letter in wanted]
+    else:
+        done = await replay_letters(url, topology, wanted)
+    for dead_letter in done:
+        click.echo(dead_letter)
+    click.echo(f"{'would replay' if dry_run else 'replayed'} {len(done)}", err=True)

@@ -19,6 +19,7 @@ from consumer.messages import (
     read_body,
 )
 from consumer.publisher import Publisher, build_message
+from consumer.topology import explained
 
 
 class BadRequest(ValueError):
@@ -58,15 +59,16 @@ async def listening(url: str, exchange: str) -> AsyncIterator[AsyncIterator[dict
     """Listen for events from now on; they end with the block.
 
     Raises:
-        NoBroker: The broker cannot be reached.
+        NoBroker, WrongTopology: The broker or the exchange cannot be reached.
     """
     connection = await connect(url, "events")
     async with connection:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=100)
         queue = await channel.declare_queue(exclusive=True, auto_delete=True)
-        for key in (STARTED, FAILED):
-            await queue.bind(exchange, key)
+        with explained(f"exchange {exchange}"):
+            for key in (STARTED, FAILED):
+                await queue.bind(exchange, key)
         yield _events(queue)
 
 

@@ -40,7 +40,7 @@ class Doubts:
 
     async def look(self, entry: Entry, call: CallRequested) -> Sighting:
         """Look into the history for the call that *entry* may have placed."""
-        since, until = _window(entry)
+        since, until = self._window(entry)
         wanted = Wanted(entry.line or call.from_line or "", call.to_number, since, until)
         rows = await self._find(wanted)
         if isinstance(rows, LookUpFailed | NoHistory):
@@ -74,7 +74,7 @@ class Doubts:
         others = [
             other
             for other in await self._ledger.others_in_doubt(entry)
-            if any(_covers(other, row) for row in rows)
+            if any(self._covers(other, row) for row in rows)
         ]
         if any(other.state == "placing" for other in others):
             return LookUpFailed()  # its answer is still to come, or its doubt to be noticed
@@ -98,6 +98,17 @@ class Doubts:
         ended = await self._ledger.recent_call_ids(now - self._lag_s, PROOF_CANDIDATES)
         return list(dict.fromkeys(latest + ended))
 
+    def _window(self, entry: Entry) -> tuple[float, float]:
+        """Return when a call that *entry* placed can have begun, by the portal's clock."""
+        doubt = entry.claimed_at if entry.unsure_since is None else entry.unsure_since
+        since = (entry.first_claimed_at or entry.first_seen_at) + self._portal.clock_offset_s
+        until = doubt + LONGEST_PLACING_S + self._portal.clock_offset_s
+        return since - WINDOW_MARGIN_S, until + WINDOW_MARGIN_S
+
+    def _covers(self, other: Entry, row: Row) -> bool:
+        since, until = self._window(other)
+        return since <= row.started_at <= until
+
     def _say(self, failed: LookUpFailed | NoHistory) -> None:
         if isinstance(failed, NoHistory) and not self._said_unreadable:
             self._said_unreadable = True
@@ -105,15 +116,3 @@ class Doubts:
                 "history.unreadable",
                 advice="grant the webhook the scope telephony and its owner Call statistics - View",
             )
-
-
-def _window(entry: Entry) -> tuple[float, float]:
-    """Return when a call that *entry* placed can have begun."""
-    doubt = entry.claimed_at if entry.unsure_since is None else entry.unsure_since
-    since = entry.first_claimed_at or entry.first_seen_at
-    return since - WINDOW_MARGIN_S, doubt + LONGEST_PLACING_S + WINDOW_MARGIN_S
-
-
-def _covers(other: Entry, row: Row) -> bool:
-    since, until = _window(other)
-    return since <= row.started_at <= until

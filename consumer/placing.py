@@ -45,7 +45,7 @@ from consumer.pace import Pace
 from consumer.portal import CONNECT_TIMEOUT_S, Portal
 
 OPERATION_HOLD_S = 60.0
-"""How long the portal's operating limit lasts at most: its accounts are kept by the minute."""
+"""The longest wait for operating time to drop out: the portal keeps its accounts by the minute."""
 STALE_CLAIM_S = 5.0
 """An older claim is not dialled on: this process slept, and another may have taken over."""
 LEDGER_RETRY_S = 1.0
@@ -62,12 +62,14 @@ class Rules:
         timeout_s: How long one call may take.
         lag_s: Absence from the history proves nothing until so many seconds after the doubt.
         retry_unsure: Whether to dial again where no history can tell.
+        operating_limit_s: From so many seconds of operating time on, wait for some to drop out.
     """
 
     delays_s: Sequence[int]
     timeout_s: float
     lag_s: float
     retry_unsure: bool
+    operating_limit_s: float
 
 
 class Placing:
@@ -218,7 +220,7 @@ class Placing:
                     failed = reach(anew, again, time.time(), expires_at=None)
                     return await self._record_and_tell(failed, entry, letter)
                 case LookUpFailed():
-                    await self._outbox.waits(letter, float(self._rules.delays_s[0]))
+                    await self._outbox.waits(letter, float(self._rules.delays_s[0]), entry)
                     return True
                 case _:
                     pass
@@ -316,11 +318,16 @@ class Placing:
         return await self._record_and_tell(expired, was, letter)
 
     def _heed(self, outcome: Outcome) -> None:
-        """Slow down where the portal says that we are too fast."""
+        """Slow down where the portal says that we are too fast, or soon will be."""
+        usage = self._portal.usage
+        reset_s = OPERATION_HOLD_S if usage is None else usage.reset_at - time.time()
+        hold_s = min(max(reset_s, 0.0), OPERATION_HOLD_S)
+        if usage is not None and usage.operating_s >= self._rules.operating_limit_s:
+            self._pace.hold(hold_s)
         if isinstance(outcome, Unavailable) and not outcome.counts:
             self._pace.empty()
             if outcome.code.upper() == "OPERATION_TIME_LIMIT":
-                self._pace.hold(OPERATION_HOLD_S)
+                self._pace.hold(hold_s or OPERATION_HOLD_S)
 
     async def _record_and_tell(self, reached: Entry, was: Entry | None, letter: Letter) -> bool:
         """Write down what came of it, then publish it; nothing if somebody else wrote first."""

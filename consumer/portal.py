@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from consumer.answers import read_answer
+from consumer.answers import Usage, read_answer, read_clock, read_usage
 from consumer.decision import LookUpFailed, NoHistory, Outcome, Placed, Unavailable, Unsure
 from consumer.history import Page, read_page
 from consumer.messages import CallRequested
@@ -18,6 +19,7 @@ from consumer.messages import CallRequested
 PLACE = "voximplant.infocall.startwithtext"
 HISTORY = "voximplant.statistic.get"
 CONNECT_TIMEOUT_S = 5.0
+CLOCK_NOISE_S = 2.0
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 KEEPALIVE_S = 5.0
 """A kept connection that the portal has just closed fails after the request was written."""
@@ -36,6 +38,10 @@ class Portal:
         self._timeout_s = timeout_s
         self.host = urlsplit(base_url).hostname
         self._secrets = _secret_parts(base_url)
+        self.clock_offset_s = 0.0
+        """How far the portal's clock is ahead of ours, as its latest answer shows."""
+        self.usage: Usage | None = None
+        """What the latest call used of the operating limit, by our clock."""
         self._client = httpx.AsyncClient(
             base_url=base_url,
             follow_redirects=False,
@@ -72,6 +78,7 @@ class Portal:
             # httpx limits each read, not the whole: an answer may drip for ever.
             async with asyncio.timeout(self._timeout_s + CONNECT_TIMEOUT_S):
                 response = await self._client.post(PLACE, json=parameters)
+            self._note(response)
         except NEVER_SENT as error:
             # Nothing was sent yet, so a retry cannot ring a phone twice.
             return Unavailable(_name(error), "the portal could not be reached")
@@ -84,9 +91,23 @@ class Portal:
         try:
             async with asyncio.timeout(self._timeout_s + CONNECT_TIMEOUT_S):
                 response = await self._client.post(HISTORY, json=parameters)
+            self._note_clock(response)
         except (httpx.HTTPError, TimeoutError):
             return LookUpFailed()
         return read_page(response.status_code, response.content)
+
+    def _note(self, response: httpx.Response) -> None:
+        self._note_clock(response)
+        usage = read_usage(response.content)
+        if usage is not None:
+            self.usage = replace(usage, reset_at=usage.reset_at - self.clock_offset_s)
+
+    def _note_clock(self, response: httpx.Response) -> None:
+        theirs = read_clock(response.headers)
+        if theirs is not None:
+            # The header counts whole seconds: half of one is the best guess at the rest.
+            offset_s = theirs + 0.5 - time.time()
+            self.clock_offset_s = offset_s if abs(offset_s) > CLOCK_NOISE_S else 0.0
 
     async def close(self) -> None:
         """Close the connections."""

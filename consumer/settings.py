@@ -118,6 +118,8 @@ class Settings(BaseModel):
     """The portal's limit in requests a second: 5 on Enterprise plans; 0 is no limit, for trials."""
     burst: Annotated[int, Field(ge=1)] = 20
     """The most calls at once after idle time; the portal forgives 50."""
+    operating_limit_s: Annotated[float, Field(gt=0)] = 480.0
+    """Seconds that the portal's method may run for us within ten minutes."""
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 10
     """Calls in flight at most; also the prefetch."""
     timeout_s: Annotated[float, Field(gt=0)] = 65.0
@@ -140,6 +142,8 @@ class Settings(BaseModel):
     """What to do about a call that may have rung, where the portal's history cannot tell."""
     history_lag_s: Annotated[float, Field(ge=0)] = 300.0
     """A call's absence from the history proves nothing until so long after the doubt."""
+    ledger_retention_days: Annotated[int, Field(ge=1)] = 400
+    """How long the ledger remembers what is settled; what is open it never forgets."""
     drain_s: Annotated[float, Field(gt=0)] = 80.0
     """How long a stop may take; more than one call."""
 

@@ -54,7 +54,8 @@ class Topology:
 
     def delay_for(self, wait_s: float) -> Queue:
         """Return where to wait *wait_s* seconds: the longest delay within, else the shortest."""
-        fitting = [delay for delay in self.delays if delay <= wait_s]
+        # Half a second of grace: what was to be 30 s a moment ago shall not become six times 5 s.
+        fitting = [delay for delay in self.delays if delay <= wait_s + 0.5]
         return self.delays[max(fitting) if fitting else min(self.delays)]
 
 
@@ -121,7 +122,7 @@ async def declare(url: str, topology: Topology, *, check_only: bool = False) -> 
 
 async def _declare_queue(connection: AbstractConnection, queue: Queue, *, check_only: bool) -> None:
     channel = await connection.channel()
-    with _explained(f"queue {queue.name}"):
+    with explained(f"queue {queue.name}"):
         await channel.declare_queue(
             queue.name, durable=True, passive=check_only, arguments=queue.arguments
         )
@@ -132,7 +133,7 @@ async def _declare_exchange(
     connection: AbstractConnection, topology: Topology, *, check_only: bool
 ) -> None:
     channel = await connection.channel()
-    with _explained(f"exchange {topology.exchange}"):
+    with explained(f"exchange {topology.exchange}"):
         exchange = await channel.declare_exchange(
             topology.exchange, aio_pika.ExchangeType.TOPIC, durable=True, passive=check_only
         )
@@ -143,7 +144,7 @@ async def _declare_exchange(
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
     """Turn the broker's refusal into a sentence that names the thing and the argument."""
     try:
         yield

@@ -89,14 +89,16 @@ class Worker:
             arrival = _read(message.raw_message)
             if not (arrival.redelivered and arrival.identity in self._settled):
                 await asyncio.shield(await self._task_for(arrival))
-            await message.ack()
-        except (AMQPError, RuntimeError) as error:
-            log.warning("ack.lost", error=type(error).__name__)
         except Exception:
             # A bug. Put back it would come again at once; the broker keeps it as a dead letter.
             log.exception("worker.bug")
             with suppress(AMQPError, RuntimeError):
                 await message.reject(requeue=False)
+            return
+        try:
+            await message.ack()
+        except (AMQPError, RuntimeError) as error:
+            log.warning("ack.lost", error=type(error).__name__)
 
     async def drain(self) -> None:
         """Finish the calls that are begun; give up those that only wait for their turn."""

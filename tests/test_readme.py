@@ -1,0 +1,90 @@
+"""README.md says what the code does: every table in it is built from the code and compared."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from consumer.answers import ANSWERS, REPORTED_FAILURES, Answer
+from consumer.cli import main
+from consumer.sandbox import NUMBERS
+from consumer.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SOURCES = [p.read_text(encoding="utf-8") for p in (ROOT / "consumer").rglob("*.py")]
+
+
+def answer_row(answer: Answer) -> str:
+    """Say what becomes of a request that gets *answer*."""
+    if answer.outcome == "refused":
+        then = "dead letter, `call.failed` refused"
+    elif answer.outcome == "unavailable":
+        counted = "" if answer.whose != "rate" else ", not counted"
+        then = f"delay queue{counted}; after the last `call.failed` exhausted"
+        then = then if answer.whose != "rate" else f"delay queue{counted}"
+    elif answer.code in REPORTED_FAILURES:
+        then = "looked up in the call history; retried where that cannot tell"
+    else:
+        then = "looked up in the call history; dead letter `unsure` where that cannot tell"
+    return f"| `{answer.code}` {answer.description} | {answer.outcome} | {then} | {answer.advice} |"
+
+
+def number_entry(number: str) -> str:
+    """Name what the sandbox answers when *number* is called."""
+    times = NUMBERS[number].times
+    return f"`{number[-4:]}` {NUMBERS[number].answer.name}" + (f" ×{times}" if times else "")
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda a: f"{a.code} {a.description}")
+def test_every_known_answer_has_its_row(answer: Answer) -> None:
+    assert answer_row(answer) in README
+
+
+def test_no_row_of_answers_is_left_over() -> None:
+    rows = re.findall(r"^\| `\w+` .*\| (?:refused|unavailable|unsure) \|.*$", README, re.MULTILINE)
+
+    assert rows == [answer_row(answer) for answer in ANSWERS]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_number_of_the_sandbox_is_listed(number: str) -> None:
+    assert number_entry(number) in README
+
+
+def test_every_setting_is_listed_with_its_default_and_no_other() -> None:
+    listed = re.findall(r"^\| `CALLS_([A-Z0-9_]+)` \|", README, re.MULTILINE)
+
+    assert listed == [field.upper() for field in Settings.model_fields]
+
+
+def commands(group: click.Group, prefix: str = "") -> list[str]:
+    found = []
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found += commands(command, f"{prefix}{name} ")
+        else:
+            found.append(f"{prefix}{name}")
+    return found
+
+
+@pytest.mark.parametrize("command", commands(main))
+def test_every_command_is_named(command: str) -> None:
+    assert f"`call-consumer {command}" in README
+
+
+def test_every_log_event_is_listed_and_no_other() -> None:
+    logged = {
+        name
+        for source in SOURCES
+        for name in re.findall(r'log\.\w+\(\s*"([a-z_.]+)"', source)
+        if "." in name
+    }
+    listed = set(re.findall(r"^\| `([a-z]+\.[a-z_]+)` \|", README, re.MULTILINE))
+
+    assert listed == logged | {"library"} - {"library"}
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
