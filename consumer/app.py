@@ -9,16 +9,21 @@ from typing import Any
 
 import structlog
 from aio_pika.abc import AbstractConnection
+from aio_pika.exceptions import AMQPError
 from faststream import AckPolicy
 from faststream.rabbit import Channel, RabbitBroker, RabbitMessage, RabbitQueue
 from faststream.rabbit.subscriber import RabbitSubscriber
 
-from consumer.broker import CONNECT_TIMEOUT_S, address_of
+from consumer import metrics
+from consumer.answers import read_answer
+from consumer.broker import CONNECT_TIMEOUT_S, NoBroker, address_of
+from consumer.health import Part, serve
 from consumer.intake import Intake
 from consumer.ledger import LedgerDown, SqliteLedger
 from consumer.messages import Defaults
 from consumer.outbox import Outbox
 from consumer.pace import Pace
+from consumer.pause import Pause, Trouble, trouble_of
 from consumer.placing import Placing, Rules
 from consumer.portal import Portal
 from consumer.publisher import Publisher
@@ -29,6 +34,8 @@ from consumer.worker import Worker
 RECONNECT_S = 1.0
 WATCH_S = 1.0
 DAY_S = 86_400
+MEASURE_S = 15.0
+PROBE = "server.time"
 NEAR_THE_LIMIT = 0.99
 STUCK_PUBLISHING_S = 60.0
 LONGEST_IDLE_S = 60.0
@@ -57,29 +64,34 @@ class App:
         portal_url = settings.needed("bitrix24_url")
         self.topology = topology_of(settings)
         self._stop = asyncio.Event()
+        self._started = False
         self._broker, self._subscriber = _broker(self._url, self.topology, settings.concurrency)
-        self.intake = Intake(self._subscriber)
+        self.intake = Intake(self._subscriber, settings.concurrency)
         self.ledger = SqliteLedger(settings.ledger_url, settings.queue)
         self.portal = Portal(
             portal_url, timeout_s=settings.timeout_s, connections=settings.concurrency
         )
         self.publisher = Publisher(self._url)
         outbox = Outbox(self.publisher, self.topology)
+        self._pace = Pace(settings.rate_per_s, settings.burst)
+        self.pause = Pause(settings.pause_after, self.intake, self._still_troubled)
         placing = Placing(
             ledger=self.ledger,
             portal=self.portal,
-            pace=Pace(settings.rate_per_s, settings.burst),
+            pace=self._pace,
             outbox=outbox,
             intake=self.intake,
+            pause=self.pause,
             rules=Rules(
                 delays_s=settings.retry_delays_s,
                 timeout_s=settings.timeout_s,
+                default_line=settings.default_line,
                 lag_s=settings.history_lag_s,
                 retry_unsure=settings.when_unsure == "retry",
                 operating_limit_s=settings.operating_limit_s * NEAR_THE_LIMIT,
             ),
         )
-        self.worker = Worker(placing, outbox, defaults_of(settings))
+        self.worker = Worker(placing, outbox, self.intake, defaults_of(settings))
 
     async def run(self) -> None:
         """Work until `stop` is called, then drain.
@@ -92,20 +104,31 @@ class App:
         await declare(self._url, self.topology, check_only=not self._settings.declare)
         self._subscriber(self.worker.handle)
         await self._broker.start()
-        aligning = asyncio.create_task(self.intake.run())
-        watching = asyncio.create_task(self._watch())
-        forgetting = asyncio.create_task(self._forget())
-        stopping: asyncio.Task[Any] = asyncio.create_task(self._stop.wait())
+        self._started = True
+        jobs: list[asyncio.Task[Any]] = [
+            asyncio.create_task(job)
+            for job in (
+                self.intake.run(),
+                self.pause.run(),
+                self._watch(),
+                self._measure(),
+                self._forget(),
+                self._stop.wait(),
+            )
+        ]
+        serving = asyncio.create_task(self._serve())
         log.info("worker.ready", queue=self.topology.requests.name, portal=self.portal.host)
         try:
-            await asyncio.wait({aligning, watching, stopping}, return_when="FIRST_COMPLETED")
-            for task in (aligning, watching):
-                if task.done():
-                    task.result()
+            done, _ = await asyncio.wait(jobs, return_when="FIRST_COMPLETED")
+            for job in done:
+                job.result()
         finally:
-            for task in (aligning, watching, forgetting, stopping):
-                task.cancel()
+            self._started = False
+            for job in jobs:
+                job.cancel()
             await self._close()
+            serving.cancel()
+            await asyncio.gather(*jobs, serving, return_exceptions=True)
 
     def stop(self) -> None:
         """Ask the worker to drain and end."""
@@ -127,6 +150,50 @@ class App:
                 idle_since = clock()
             elif clock() - idle_since > LONGEST_IDLE_S:
                 raise NoConsumer("no consumer is registered, and none can be")
+
+    async def _still_troubled(self, trouble: Trouble) -> bool:
+        """Ask the portal something harmless: does it still answer with *trouble*?"""
+        await self._pace.wait()
+        answer = await self.portal.ask(PROBE)
+        if answer is None:
+            return True
+        status, body = answer
+        if trouble.cause == "doubt":
+            return status in {502, 504}
+        return trouble_of(read_answer(status, body), on_default_line=False) == trouble
+
+    def parts(self) -> dict[str, Part]:
+        """Say how the parts are that readiness depends on."""
+        held = sorted(self.intake.held_by)
+        consuming = self.intake.consuming
+        metrics.CONSUMING.set(consuming)
+        taking = "consuming" if consuming else f"held: {', '.join(held)}" if held else "no consumer"
+        publishing = "publishing" if self.publisher.stuck_s == 0 else "nothing is confirmed"
+        return {
+            "started": Part(self._started, "started" if self._started else "starting or stopping"),
+            "broker": Part(consuming or held == ["portal"], taking),
+            "publisher": Part(self.publisher.stuck_s == 0, publishing),
+            "ledger": Part("ledger" not in held, "writable" if "ledger" not in held else "down"),
+            "pause": Part(ok=True, detail=self.pause.detail),
+        }
+
+    async def _serve(self) -> None:
+        if self._settings.http_port:
+            await serve(self._settings.http_port, self.parts)
+
+    async def _measure(self) -> None:
+        """Measure now and then what no event tells: queue depths, the oldest dead letter."""
+        while True:
+            with suppress(NoBroker, LedgerDown, AMQPError, OSError, RuntimeError, TimeoutError):
+                found = await self.publisher.depths(self.topology.names)
+                for name, messages in found.items():
+                    metrics.QUEUE_MESSAGES.labels(name).set(messages)
+                letters = found[self.topology.dead_letters.name]
+                oldest = await self.ledger.oldest_failure() if letters else 0.0
+                metrics.OLDEST_DEAD_LETTER.set(oldest)
+            if self.portal.usage is not None:
+                metrics.OPERATING.set(self.portal.usage.operating_s)
+            await asyncio.sleep(MEASURE_S)
 
     async def _forget(self) -> None:
         """Let the ledger forget once a day what was settled long ago."""

@@ -14,16 +14,24 @@ log = structlog.get_logger(__name__)
 
 
 class Intake:
-    """The consumer of a FastStream subscriber, to be stopped and resumed.
+    """The consumer of a FastStream subscriber, to be stopped, resumed and slowed down.
 
     FastStream's own `stop` marks the subscriber stopped before it cancels the consumer; what
     arrives between would stay unacknowledged. So the consumer is cancelled here, first.
+
+    Args:
+        subscriber: Started elsewhere.
+        prefetch: How many messages are in hand at most.
     """
 
-    def __init__(self, subscriber: RabbitSubscriber) -> None:
+    def __init__(self, subscriber: RabbitSubscriber, prefetch: int) -> None:
         self._subscriber = subscriber
+        self._full = prefetch
+        self._wanted = prefetch
+        self._prefetch = prefetch
         self._reasons: set[str] = set()
         self._changed = asyncio.Event()
+        self._idle = asyncio.Event()
 
     @property
     def held_by(self) -> set[str]:
@@ -54,6 +62,15 @@ class Intake:
             self._changed.set()
             log.info("intake.released", reason=reason, still_held_by=sorted(self._reasons))
 
+    def limit(self, prefetch: int | None) -> None:
+        """Take at most so many messages at once; None for as many as at first."""
+        self._wanted = prefetch or self._full
+        self._changed.set()
+
+    async def until_idle(self) -> None:
+        """Wait until the consumer is cancelled: what is given back before comes again at once."""
+        await self._idle.wait()
+
     async def run(self) -> None:
         """Bring the consumer in line with the reasons, for ever."""
         while True:
@@ -76,13 +93,18 @@ class Intake:
             log.info("intake.lost", error=type(error).__name__)
 
     async def _align(self) -> None:
-        queue, tag = self._queue, self._tag
+        queue = self._queue
         if queue is None:
             return
-        if self._reasons and tag is not None:
-            await queue.cancel(tag, timeout=RPC_TIMEOUT_S)
+        if self._tag is not None and (self._reasons or self._wanted != self._prefetch):
+            await queue.cancel(self._tag, timeout=RPC_TIMEOUT_S)
             self._tag = None
-        elif not self._reasons and tag is None:
+            self._idle.set()
+        if self._tag is None and not self._reasons:
+            # A prefetch counts for the consumers that come after it.
+            await queue.channel.set_qos(prefetch_count=self._wanted, timeout=RPC_TIMEOUT_S)
+            self._prefetch = self._wanted
+            self._idle.clear()
             self._tag = await queue.consume(
                 self._subscriber.consume,  # type: ignore[arg-type]  # as FastStream itself has it
                 timeout=RPC_TIMEOUT_S,

@@ -241,6 +241,15 @@ class SqliteLedger:
             )
             return [row[0] for row in rows]
 
+    async def oldest_failure(self) -> float:
+        """Return when the oldest request failed that was not replayed since, 0 if there is none."""
+        with self._errors():
+            row = self._open_db().execute(
+                "SELECT min(changed_at) FROM calls WHERE state = 'failed' AND queue = ?",
+                (self._queue,),
+            )
+            return float(row.fetchone()[0] or 0.0)
+
     async def forget(self, entry: Entry) -> None:
         """Remove an entry, if it is still as given."""
         with self._errors(), self._transaction() as db:

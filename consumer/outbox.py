@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from consumer import metrics
 from consumer.ledger import Entry
 from consumer.messages import (
     CallFailed,
@@ -105,6 +106,8 @@ class Outbox:
         queue = self._topology.delay_for(wait_s)
         message = build_message(letter.body, headers, correlation_id=letter.request_id)
         await self._publisher.publish_until_confirmed(message, "", queue.name)
+        delay = next(d for d, known in self._topology.delays.items() if known is queue)
+        metrics.DELAYED.labels(delay).inc()
         log.info(
             "call.delayed",
             queue=queue.name,
@@ -126,6 +129,7 @@ class Outbox:
         message = build_message(letter.body, headers, correlation_id=entry.request_id)
         queue = self._topology.dead_letters.name
         await self._publisher.publish_until_confirmed(message, "", queue)
+        metrics.DEAD_LETTERS.labels(entry.reason).inc()
 
     async def failed(self, entry: Entry, letter: Letter) -> None:
         """Announce that no call will come of a request."""
@@ -159,6 +163,7 @@ class Outbox:
         message = build_message(body, headers, correlation_id=invalid.request_id)
         queue = self._topology.dead_letters.name
         await self._publisher.publish_until_confirmed(message, "", queue)
+        metrics.DEAD_LETTERS.labels("invalid").inc()
         event = CallFailed(
             event_id=invalid_event_id(body),
             request_id=invalid.request_id,

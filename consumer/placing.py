@@ -10,17 +10,22 @@ from uuid import uuid4
 
 import structlog
 
+from consumer import metrics
 from consumer.answers import REPORTED_FAILURES
 from consumer.decision import (
     Announce,
     Contested,
+    Decision,
     Doubt,
     Found,
     GiveUp,
     LookUpFailed,
     Outcome,
+    Placed,
+    Refused,
     Retry,
     Unavailable,
+    Verify,
     decide,
     settle,
 )
@@ -40,8 +45,10 @@ from consumer.judge import (
 )
 from consumer.ledger import Entry, LedgerDown, SqliteLedger
 from consumer.messages import CallRequested, Invalid
+from consumer.metrics import timed
 from consumer.outbox import Letter, Outbox
 from consumer.pace import Pace
+from consumer.pause import Pause
 from consumer.portal import CONNECT_TIMEOUT_S, Portal
 
 OPERATION_HOLD_S = 60.0
@@ -60,6 +67,7 @@ class Rules:
     Attributes:
         delays_s: One wait in seconds per retry, growing.
         timeout_s: How long one call may take.
+        default_line: The line for requests that name none.
         lag_s: Absence from the history proves nothing until so many seconds after the doubt.
         retry_unsure: Whether to dial again where no history can tell.
         operating_limit_s: From so many seconds of operating time on, wait for some to drop out.
@@ -67,9 +75,14 @@ class Rules:
 
     delays_s: Sequence[int]
     timeout_s: float
+    default_line: str | None
     lag_s: float
     retry_unsure: bool
     operating_limit_s: float
+
+
+class GivenBack(Exception):
+    """Raised where a request must wait in its queue: nothing may be dialled now."""
 
 
 class Placing:
@@ -83,6 +96,7 @@ class Placing:
         pace: Pace,
         outbox: Outbox,
         intake: Intake,
+        pause: Pause,
         rules: Rules,
     ) -> None:
         self._ledger = ledger
@@ -90,6 +104,7 @@ class Placing:
         self._pace = pace
         self._outbox = outbox
         self._intake = intake
+        self._pause = pause
         self._rules = rules
         self._doubts = Doubts(ledger, portal, pace, rules.lag_s)
         self._asker = Asker(str(uuid4()), rules.timeout_s + 2 * CONNECT_TIMEOUT_S)
@@ -233,6 +248,8 @@ class Placing:
             # A setting changed, so that its number or line cannot be read any more.
             failed = reach(entry, GiveUp("unsure", *told), time.time(), expires_at=None)
             return await self._record_and_tell(failed, entry, letter)
+        if self._pause.paused:
+            raise GivenBack
         with self._may_be_interrupted():
             sighting = await self._doubts.look(entry, letter.request)
         now = time.time()
@@ -246,6 +263,8 @@ class Placing:
         )
         decision = settle(doubt, sighting, self._rules.delays_s, self._rules.lag_s)
         log.info("call.looked_up", sighting=type(sighting).__name__, then=type(decision).__name__)
+        if not isinstance(decision, Verify):
+            metrics.DOUBTS_SETTLED.labels(_SETTLED[type(decision)]).inc()
         if isinstance(decision, Retry) and decision.delay_s <= 0:
             return await self._dial(letter, entry, decision.attempt, entry.replay)
         reached = reach(
@@ -269,16 +288,19 @@ class Placing:
         if (wait_s := begin - time.time()) > 0:
             await self._outbox.waits(letter, wait_s)
             return True
-        with self._may_be_interrupted():
+        with self._may_be_interrupted(), timed(metrics.PACE_WAIT):
             await self._pace.wait()
+        if self._pause.paused:
+            raise GivenBack
         if _expired(call, time.time()):
             return await self._expire(draft, was, letter)
         claimed = await self._claim(draft, was)
         if claimed is None:
             return False
-        outcome = await self._portal.place(call)
-        self._heed(outcome)
-        decision = decide(outcome, attempt, self._rules.delays_s)
+        metrics.AGE.observe(claimed.claimed_at - max(claimed.first_seen_at, begin))
+        decision = self._decide(await self._place(call), call, attempt)
+        if isinstance(decision, Verify):
+            metrics.DOUBTS.inc()
         reached = reach(claimed, decision, time.time(), expires_at=_expiry(call))
         return await self._record_and_tell(reached, claimed, letter)
 
@@ -316,6 +338,24 @@ class Placing:
             description="expires_at has passed, or would have before the next try",
         )
         return await self._record_and_tell(expired, was, letter)
+
+    async def _place(self, call: CallRequested) -> Outcome:
+        with metrics.IN_FLIGHT.track_inprogress(), timed(metrics.API):
+            outcome = await self._portal.place(call)
+        code = "" if isinstance(outcome, Placed) else metrics.bounded(outcome.code)
+        metrics.CALLS.labels(type(outcome).__name__.lower(), code).inc()
+        self._heed(outcome)
+        return outcome
+
+    def _decide(self, outcome: Outcome, call: CallRequested, attempt: int) -> Decision:
+        """Decide about one call, and take its outcome into account for all."""
+        on_default_line = call.from_line == self._rules.default_line
+        wait_s = self._pause.note(outcome, on_default_line=on_default_line)
+        if wait_s is not None and isinstance(outcome, Refused | Unavailable):
+            # The one call let through after a pause: the trouble is still there, and not its own.
+            told = (outcome.code, outcome.description, outcome.http_status)
+            return Retry(wait_s, attempt, *told)
+        return decide(outcome, attempt, self._rules.delays_s)
 
     def _heed(self, outcome: Outcome) -> None:
         """Slow down where the portal says that we are too fast, or soon will be."""
@@ -401,6 +441,9 @@ class Placing:
             yield
         finally:
             self._interruptible.discard(task)
+
+
+_SETTLED = {Announce: "found", Retry: "dialled_again", GiveUp: "left_to_a_person"}
 
 
 def _expiry(call: CallRequested) -> float | None:

@@ -19,6 +19,7 @@ from consumer.messages import CallRequested
 PLACE = "voximplant.infocall.startwithtext"
 HISTORY = "voximplant.statistic.get"
 CONNECT_TIMEOUT_S = 5.0
+ASK_TIMEOUT_S = 15.0
 CLOCK_NOISE_S = 2.0
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 KEEPALIVE_S = 5.0
@@ -85,6 +86,16 @@ class Portal:
         except (httpx.HTTPError, TimeoutError) as error:
             return Unsure(_name(error), "the answer was lost")
         return read_answer(response.status_code, response.content, response.headers)
+
+    async def ask(self, method: str) -> tuple[int, bytes] | None:
+        """Ask a method without parameters; return status and body, or None if no answer came."""
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                response = await self._client.post(method, json={})
+        except (httpx.HTTPError, TimeoutError):
+            return None
+        self._note_clock(response)
+        return response.status_code, response.content
 
     async def history(self, parameters: Mapping[str, object]) -> Page | NoHistory | LookUpFailed:
         """Ask the call history for one page."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import uuid4
@@ -13,6 +13,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import AMQPError, DeliveryError
 from pamqp import commands
 
+from consumer import metrics
 from consumer.broker import NoBroker, connect, is_cancelled
 
 APP_ID = "call-consumer"
@@ -144,6 +145,7 @@ class Publisher:
                 await self.publish(message, exchange, routing_key)
             except NotPublished as error:
                 self._failing_since = self._failing_since or time.monotonic()
+                metrics.PUBLISH_FAILURES.labels(error.why).inc()
                 log.warning(
                     "publish.failed", routing_key=routing_key, why=error.why, retry_s=backoff_s
                 )
@@ -153,6 +155,23 @@ class Publisher:
             else:
                 self._failing_since = None
                 return
+
+    async def depths(self, queues: Iterable[str]) -> dict[str, int]:
+        """Return how many messages are ready in each of *queues*.
+
+        Raises:
+            NoBroker, AMQPError, OSError, RuntimeError, TimeoutError: It cannot be told now.
+        """
+        async with asyncio.timeout(self._deadline_s):
+            await self._open()
+            if self._connection is None:
+                raise NoBroker("the connection is gone")
+            async with self._connection.channel() as channel:
+                found = {}
+                for name in queues:
+                    queue = await channel.declare_queue(name, passive=True)
+                    found[name] = queue.declaration_result.message_count or 0
+                return found
 
     async def close(self) -> None:
         """Close the connection."""

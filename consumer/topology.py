@@ -52,6 +52,12 @@ class Topology:
     delays: dict[int, Queue]
     dead_letters: Queue
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all queues."""
+        every = (self.requests, self.dead_letters, *self.delays.values())
+        return [queue.name for queue in every]
+
     def delay_for(self, wait_s: float) -> Queue:
         """Return where to wait *wait_s* seconds: the longest delay within, else the shortest."""
         # Half a second of grace: what was to be 30 s a moment ago shall not become six times 5 s.

@@ -13,6 +13,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError
 from faststream.rabbit import RabbitMessage
 
+from consumer.intake import Intake
 from consumer.messages import (
     Defaults,
     Invalid,
@@ -23,7 +24,7 @@ from consumer.messages import (
     readable_id,
 )
 from consumer.outbox import Letter, Outbox
-from consumer.placing import Placing
+from consumer.placing import GivenBack, Placing
 
 REMEMBERED = 1000
 
@@ -72,7 +73,10 @@ def _read(raw: AbstractIncomingMessage) -> Arrival:
 class Worker:
     """Handles requests, as many at once as the broker hands out, one at a time of each id."""
 
-    def __init__(self, placing: Placing, outbox: Outbox, defaults: Defaults) -> None:
+    def __init__(
+        self, placing: Placing, outbox: Outbox, intake: Intake, defaults: Defaults
+    ) -> None:
+        self._intake = intake
         self._placing = placing
         self._outbox = outbox
         self._defaults = defaults
@@ -89,6 +93,11 @@ class Worker:
             arrival = _read(message.raw_message)
             if not (arrival.redelivered and arrival.identity in self._settled):
                 await asyncio.shield(await self._task_for(arrival))
+        except GivenBack:
+            await self._intake.until_idle()
+            with suppress(AMQPError, RuntimeError):
+                await message.nack(requeue=True)
+            return
         except Exception:
             # A bug. Put back it would come again at once; the broker keeps it as a dead letter.
             log.exception("worker.bug")

@@ -1,0 +1,129 @@
+"""What is counted and measured; `/metrics` shows it. Base units, and no label without bounds."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from consumer.answers import ANSWERS
+
+REGISTRY = CollectorRegistry()
+_KNOWN_CODES = {answer.code.upper() for answer in ANSWERS} | {"RESULT_FALSE", "UNREADABLE_ANSWER"}
+_OURS = re.compile(
+    r"HTTP_\d{3}|(CONNECT|READ|WRITE|POOL|REMOTE|LOCAL|PROXY)[A-Z_]{1,30}|TIMEOUT_ERROR"
+)
+_WAITS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 14400, 86400)
+
+CALLS = Counter(
+    "call_consumer_calls",
+    "Answers of the portal to requests for a call, by what they mean and their code.",
+    ["outcome", "code"],
+    registry=REGISTRY,
+)
+AGE = Histogram(
+    "call_consumer_request_age_seconds",
+    "Age of a request when it is dialled, from its publishing or from its not_before.",
+    buckets=_WAITS_S,
+    registry=REGISTRY,
+)
+PACE_WAIT = Histogram(
+    "call_consumer_pace_wait_seconds",
+    "Time that requests wait for the portal's rate limit.",
+    buckets=(0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60),
+    registry=REGISTRY,
+)
+API = Histogram(
+    "call_consumer_api_seconds",
+    "Time that the portal takes to answer a request for a call.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 70),
+    registry=REGISTRY,
+)
+IN_FLIGHT = Gauge(
+    "call_consumer_calls_in_flight",
+    "Requests for a call that the portal has not answered yet.",
+    registry=REGISTRY,
+)
+DELAYED = Counter(
+    "call_consumer_delayed",
+    "Requests put into a delay queue, by the queue's delay in seconds.",
+    ["delay"],
+    registry=REGISTRY,
+)
+DOUBTS = Counter(
+    "call_consumer_doubts",
+    "Calls that may have been placed without our knowing.",
+    registry=REGISTRY,
+)
+DOUBTS_SETTLED = Counter(
+    "call_consumer_doubts_settled",
+    "Doubts that ended, by how: found in the history, dialled again, or left to a person.",
+    ["how"],
+    registry=REGISTRY,
+)
+DEAD_LETTERS = Counter(
+    "call_consumer_dead_letters",
+    "Requests put into the dead-letter queue, by reason.",
+    ["reason"],
+    registry=REGISTRY,
+)
+QUEUE_MESSAGES = Gauge(
+    "call_consumer_queue_messages",
+    "Messages ready in a queue; what the worker has in hand is not among them.",
+    ["queue"],
+    registry=REGISTRY,
+)
+OLDEST_DEAD_LETTER = Gauge(
+    "call_consumer_oldest_dead_letter_timestamp_seconds",
+    "When the oldest request failed that is still a dead letter; 0 if there is none.",
+    registry=REGISTRY,
+)
+OPERATING = Gauge(
+    "call_consumer_operating_seconds",
+    "Operating time that the portal says was used within ten minutes.",
+    registry=REGISTRY,
+)
+PAUSED = Gauge(
+    "call_consumer_paused",
+    "1 while no calls are placed for the portal's sake, by cause.",
+    ["cause"],
+    registry=REGISTRY,
+)
+CONSUMING = Gauge(
+    "call_consumer_consuming",
+    "1 while a consumer is registered with the broker.",
+    registry=REGISTRY,
+)
+PUBLISH_FAILURES = Counter(
+    "call_consumer_publish_failures",
+    "Messages that the broker did not confirm, by why; each is published again.",
+    ["why"],
+    registry=REGISTRY,
+)
+LEDGER = Histogram(
+    "call_consumer_ledger_seconds",
+    "Time that a read or write of the ledger takes.",
+    ["operation"],
+    buckets=(0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5),
+    registry=REGISTRY,
+)
+BUILD = Info("call_consumer_build", "The version that runs.", registry=REGISTRY)
+BUILD.info({"version": version("call-consumer")})
+
+
+def bounded(code: str) -> str:
+    """Return *code* if it is one that we know, else ``other``: a label must not grow for ever."""
+    upper = code.upper()
+    return upper if upper in _KNOWN_CODES or _OURS.fullmatch(upper) else "other"
+
+
+@contextmanager
+def timed(histogram: Histogram) -> Iterator[None]:
+    """Observe how long a block takes, also when it fails."""
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        histogram.observe(time.perf_counter() - begun)
