@@ -292,6 +292,20 @@ def read_answer(status: int, body: bytes, headers: Mapping[str, str] = _NO_HEADE
     return _by_code(status, code, description, headers)
 
 
+def error_of(body: bytes) -> tuple[str, str]:
+    """Return error code and description of any method's answer, empty where there are none."""
+    return _error_of(_read_object(body))
+
+
+def advice_for(code: str, description: str) -> str:
+    """Return what a person should do about an answer, empty if nobody knows."""
+    rows = [row for row in ANSWERS if row.code.upper() == code.upper()]
+    begins = [row for row in rows if description.lower().startswith(row.description.lower())]
+    if begins:
+        return begins[0].advice
+    return rows[0].advice if rows and code.upper() != "ERROR_CORE" else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What the portal says of the time its method has run for us, over ten minutes.

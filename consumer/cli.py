@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -13,11 +14,14 @@ import uvicorn
 
 from consumer import app as worker_app
 from consumer import devbroker, log
+from consumer.answers import advice_for, error_of
 from consumer.broker import NoBroker
+from consumer.check import check as look_at
 from consumer.client import BadRequest, check_request, listening, outcome_of, publish_requests
 from consumer.deadletters import NoSuchDeadLetter, list_letters, replay_letters, to_line
 from consumer.demo import DemoFailed, take_tour
 from consumer.ledger import LedgerDown
+from consumer.portal import LINES, VOICES, Portal, read_names
 from consumer.publisher import NotPublished
 from consumer.sandbox import SandboxPortal, create_app
 from consumer.settings import Settings, WrongSettings, read_settings
@@ -212,6 +216,64 @@ async def _print_events(settings: Settings) -> None:
         click.echo("listening", err=True)
         async for event in coming:
             click.echo(json.dumps(event, ensure_ascii=False))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+def check(*, as_json: bool) -> None:
+    """Look at everything the worker needs; changes nothing. Exit 1 if something is wrong."""
+    settings = _settings()
+    _run(lambda: _check(settings, as_json=as_json))
+
+
+async def _check(settings: Settings, *, as_json: bool) -> None:
+    wrong = 0
+    async for finding in look_at(settings, worker_app.topology_of(settings)):
+        wrong += finding.state == "wrong"
+        if as_json:
+            click.echo(json.dumps(asdict(finding), ensure_ascii=False))
+            continue
+        click.echo(f"{finding.state:7}  {finding.item}: {finding.detail}")
+        if finding.state != "ok" and finding.mend:
+            click.echo(f"{'':7}  -> {finding.mend}")
+    if wrong:
+        raise SystemExit(1)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def lines(*, as_json: bool) -> None:
+    """List the lines that the portal can call from."""
+    settings = _settings()
+    _run(lambda: _names(settings, LINES, as_json=as_json))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def voices(*, as_json: bool) -> None:
+    """List the voices that the portal can speak with."""
+    settings = _settings()
+    _run(lambda: _names(settings, VOICES, as_json=as_json))
+
+
+async def _names(settings: Settings, method: str, *, as_json: bool) -> None:
+    portal = Portal(settings.needed("bitrix24_url"))
+    try:
+        answer = await portal.ask(method)
+    finally:
+        await portal.close()
+    if answer is None:
+        raise Failed(f"{portal.host} does not answer: see CALLS_BITRIX24_URL; `check` tells more")
+    code, description = error_of(answer[1])
+    names = read_names(answer[1])
+    if code or names is None:
+        told = f"{code} {description}".strip() or f"HTTP {answer[0]}"
+        raise Failed(f"{portal.host} refuses: {told}; {advice_for(code, description)}".rstrip("; "))
+    if as_json:
+        click.echo(json.dumps(names, ensure_ascii=False))
+        return
+    for name, title in names.items():
+        click.echo(f"{name}  {title}")
 
 
 @main.command()

@@ -1,6 +1,8 @@
 """Bitrix24 over HTTP: asks, and leaves the understanding to `answers`."""
 
 import asyncio
+import html
+import json
 import re
 import time
 from collections.abc import Mapping
@@ -18,6 +20,8 @@ from consumer.messages import CallRequested
 
 PLACE = "voximplant.infocall.startwithtext"
 HISTORY = "voximplant.statistic.get"
+LINES = "voximplant.line.get"
+VOICES = "voximplant.tts.voices.get"
 CONNECT_TIMEOUT_S = 5.0
 ASK_TIMEOUT_S = 15.0
 CLOCK_NOISE_S = 2.0
@@ -123,6 +127,17 @@ class Portal:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+def read_names(body: bytes) -> dict[str, str] | None:
+    """Read a map of ids and names; None if it is none. PHP writes an empty map as ``[]``."""
+    try:
+        result = json.loads(body)["result"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if isinstance(result, dict):
+        return {str(key): html.unescape(str(name)) for key, name in result.items()}
+    return {} if result == [] else None
 
 
 def _name(error: Exception) -> str:
