@@ -1,12 +1,9 @@
 """The command line: stdout for data, stderr for people, exit 0 done, 1 failed, 2 wrong usage."""
 
-import asyncio
 import json
 import sys
-from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
 from uuid import uuid4
 
 import click
@@ -15,59 +12,19 @@ import uvicorn
 from consumer import app as worker_app
 from consumer import devbroker, log
 from consumer.answers import advice_for, error_of
-from consumer.broker import NoBroker
 from consumer.check import check as look_at
+from consumer.cli_dlq import dlq
 from consumer.client import BadRequest, check_request, listening, outcome_of, publish_requests
-from consumer.deadletters import NoSuchDeadLetter, list_letters, replay_letters, to_line
+from consumer.console import STOPPERS, Failed, settings_or_exit
+from consumer.console import run as run_command
 from consumer.demo import DemoFailed, take_tour
-from consumer.ledger import LedgerDown
 from consumer.portal import LINES, VOICES, Portal, read_names
-from consumer.publisher import NotPublished
 from consumer.sandbox import SandboxPortal, create_app
-from consumer.settings import Settings, WrongSettings, read_settings
-from consumer.topology import WrongTopology
+from consumer.settings import Settings
 
 SANDBOX_PORT = 8024
 _PACKAGED = Path(__file__).with_name("schemas")
 SCHEMAS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "schemas"
-
-
-STOPPERS = (NoBroker, WrongTopology, LedgerDown, NoSuchDeadLetter, worker_app.NoConsumer)
-
-
-class Failed(click.ClickException):
-    """Ends a command with one line and exit code 1."""
-
-
-def _settings() -> Settings:
-    try:
-        return read_settings()
-    except WrongSettings as error:
-        _wrong_settings(error)
-
-
-def _wrong_settings(error: WrongSettings) -> NoReturn:
-    for mistake in error.mistakes:
-        click.echo(mistake, err=True)
-    sys.exit(2)
-
-
-def _run(start: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a command to its end; whatever stops it is one line."""
-    try:
-        asyncio.run(start())
-    except WrongSettings as error:
-        _wrong_settings(error)
-    except STOPPERS as error:
-        raise Failed(str(error)) from None
-    except NotPublished as error:
-        hints = {
-            "unroutable": "no queue takes requests yet: start the worker once, it declares them",
-            "nacked": "the queue is full or refuses it: see the broker",
-            "timed_out": "the broker did not confirm in time: it may have arrived all the same",
-            "disconnected": "the link to the broker broke: it may have arrived all the same",
-        }
-        raise Failed(f"not published ({error}): {hints[error.why]}") from None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -83,7 +40,7 @@ def main() -> None:
 @main.command()
 def run() -> None:
     """Run the worker until it is told to stop (SIGTERM, Ctrl-C)."""
-    settings = _settings()
+    settings = settings_or_exit()
     secrets = [
         part
         for secret in (settings.rabbitmq_url, settings.bitrix24_url)
@@ -91,7 +48,7 @@ def run() -> None:
         for part in log.secret_parts(secret.get_secret_value())
     ]
     log.set_up(settings.log_level, secrets)
-    _run(lambda: worker_app.run(settings))
+    run_command(lambda: worker_app.run(settings))
 
 
 @main.command()
@@ -146,7 +103,7 @@ def publish(to: str, text: str | None, *, wait: bool, within: float, **fields: s
 
     Prints the ids of what was published.
     """
-    settings = _settings()
+    settings = settings_or_exit()
     if text is None:
         if wait or any(fields.values()):
             raise click.UsageError(
@@ -162,9 +119,11 @@ def publish(to: str, text: str | None, *, wait: bool, within: float, **fields: s
     except BadRequest as error:
         raise click.UsageError(str(error)) from None
     if wait:
-        _run(lambda: _publish_and_wait(settings, body, request_id, within))
+        run_command(lambda: _publish_and_wait(settings, body, request_id, within))
     else:
-        _run(lambda: publish_requests(settings.needed("rabbitmq_url"), settings.exchange, [body]))
+        run_command(
+            lambda: publish_requests(settings.needed("rabbitmq_url"), settings.exchange, [body])
+        )
         click.echo(request_id)
 
 
@@ -183,7 +142,7 @@ def _publish_lines(settings: Settings, name: str) -> None:
             mistakes.append(f"line {number}: {error}")
     if mistakes:
         raise Failed("nothing was published\n" + "\n".join(mistakes))
-    _run(lambda: publish_requests(url, settings.exchange, bodies))
+    run_command(lambda: publish_requests(url, settings.exchange, bodies))
     for request_id in ids:
         click.echo(request_id)
 
@@ -207,8 +166,8 @@ async def _publish_and_wait(
 @main.command()
 def events() -> None:
     """Print events as they come, as JSON lines, until Ctrl-C."""
-    settings = _settings()
-    _run(lambda: _print_events(settings))
+    settings = settings_or_exit()
+    run_command(lambda: _print_events(settings))
 
 
 async def _print_events(settings: Settings) -> None:
@@ -222,8 +181,8 @@ async def _print_events(settings: Settings) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 def check(*, as_json: bool) -> None:
     """Look at everything the worker needs; changes nothing. Exit 1 if something is wrong."""
-    settings = _settings()
-    _run(lambda: _check(settings, as_json=as_json))
+    settings = settings_or_exit()
+    run_command(lambda: _check(settings, as_json=as_json))
 
 
 async def _check(settings: Settings, *, as_json: bool) -> None:
@@ -244,16 +203,16 @@ async def _check(settings: Settings, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def lines(*, as_json: bool) -> None:
     """List the lines that the portal can call from."""
-    settings = _settings()
-    _run(lambda: _names(settings, LINES, as_json=as_json))
+    settings = settings_or_exit()
+    run_command(lambda: _names(settings, LINES, as_json=as_json))
 
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def voices(*, as_json: bool) -> None:
     """List the voices that the portal can speak with."""
-    settings = _settings()
-    _run(lambda: _names(settings, VOICES, as_json=as_json))
+    settings = settings_or_exit()
+    run_command(lambda: _names(settings, VOICES, as_json=as_json))
 
 
 async def _names(settings: Settings, method: str, *, as_json: bool) -> None:
@@ -291,57 +250,4 @@ def schema(name: str | None) -> None:
         raise click.UsageError(f"there is no schema {name}: name {', '.join(names)} or asyncapi")
 
 
-@main.group()
-def dlq() -> None:
-    """Look at dead letters and send them back."""
-
-
-@dlq.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
-def list_(*, as_json: bool) -> None:
-    """List the dead letters, in the order in which they failed; nothing changes."""
-    settings = _settings()
-    _run(lambda: _list_letters(settings, as_json=as_json))
-
-
-async def _list_letters(settings: Settings, *, as_json: bool) -> None:
-    url, topology = settings.needed("rabbitmq_url"), worker_app.topology_of(settings)
-    letters = await list_letters(url, topology)
-    if as_json:
-        for letter in letters:
-            click.echo(to_line(letter))
-        return
-    columns = ("dead_letter", "failed_at", "reason", "code", "description")
-    rows = [[str(getattr(letter, name) or "") for name in columns] for letter in letters]
-    heads = ["DEAD LETTER", "FAILED AT", "REASON", "CODE", "DESCRIPTION"]
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    for row in [heads, *rows]:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(line.rstrip())
-
-
-@dlq.command()
-@click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option("--all", "everything", is_flag=True, help="Replay every dead letter there is now.")
-@click.option("--dry-run", is_flag=True, help="Say what would be replayed and change nothing.")
-def replay(ids: tuple[str, ...], *, everything: bool, dry_run: bool) -> None:
-    """Send dead letters back as new requests; prints their ids.
-
-    A request that was started meanwhile is announced again, not dialled.
-    """
-    if bool(ids) == everything:
-        raise click.UsageError("name some IDs, or say --all")
-    settings = _settings()
-    _run(lambda: _replay(settings, None if everything else set(ids), dry_run=dry_run))
-
-
-async def _replay(settings: Settings, wanted: set[str] | None, *, dry_run: bool) -> None:
-    url, topology = settings.needed("rabbitmq_url"), worker_app.topology_of(settings)
-    if dry_run:
-        letters = await list_letters(url, topology)
-        done = [x.dead_letter for x in letters if wanted is None or x.dead_letter in wanted]
-    else:
-        done = await replay_letters(url, topology, wanted)
-    for dead_letter in done:
-        click.echo(dead_letter)
-    click.echo(f"{'would replay' if dry_run else 'replayed'} {len(done)}", err=True)
+main.add_command(dlq)

@@ -1,22 +1,40 @@
-"""Dead letters: look at them without changing anything, and send them back."""
+"""Dead letters: look at them without changing anything, send them back, or give them up."""
 
 import asyncio
+import hashlib
 import json
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
 
+from consumer.answers import advice_for
 from consumer.broker import connect
-from consumer.messages import Trail, read_json, read_trail, readable_id
+from consumer.messages import (
+    Defaults,
+    Invalid,
+    Trail,
+    read_json,
+    read_moment,
+    read_request,
+    read_trail,
+    readable_id,
+)
 from consumer.publisher import Publisher, build_message
 from consumer.topology import Topology, explained
 
 SILENCE_S = 10.0
 """Messages that do not come within this are in somebody else's hands."""
+ADVICE = {
+    "exhausted": "See whether the portal is well again, then replay.",
+    "unsure": "See in the call history whether it rang; a replay looks once more, then dials.",
+    "invalid": "Mend the request upstream, or with replay --set, or discard it.",
+    "expired": "Discard it, or replay it with --set expires_at=…",
+    "broker": "See the worker's log for worker.bug; then replay.",
+}
 
 
 class NoSuchDeadLetter(LookupError):
@@ -25,12 +43,19 @@ class NoSuchDeadLetter(LookupError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """What is known of a request that failed; reason `broker` if the broker itself put it there.
+    """A request that failed.
 
-    *dead_letter* is the request id, else the AMQP message id.
+    Attributes:
+        id: Its request id, else its AMQP message id.
+        key: Tells it from all others in the queue.
+        reason: As in `call.failed`, or `broker` if the broker itself put it here.
+        attempt: The last attempt made.
+        fields: The body as parsed, empty if it cannot be.
+        headers: As they came.
     """
 
-    dead_letter: str
+    id: str
+    key: str
     failed_at: str | None
     reason: str
     code: str | None
@@ -38,17 +63,64 @@ class DeadLetter:
     http_status: int | None
     attempt: int | None
     replay: int
-    to_number: str | None
-    from_line: str | None
+    body: bytes
+    fields: Mapping[str, Any]
+    headers: Mapping[str, Any]
+
+    @property
+    def number(self) -> str | None:
+        """The number as sent."""
+        return _text(self.fields.get("to_number"))
+
+    @property
+    def line(self) -> str | None:
+        """The line as sent."""
+        return _text(self.fields.get("from_line"))
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time is over, so that a replay would only fail again."""
+        expiry = read_moment(self.fields.get("expires_at"))
+        return expiry is not None and expiry <= datetime.now(UTC)
+
+    @property
+    def advice(self) -> str:
+        """What a person should do."""
+        told = advice_for(self.code or "", self.description or "")
+        return told if self.reason == "refused" and told else ADVICE.get(self.reason, told)
+
+    def as_json(self, *, unmask: bool) -> str:
+        """Write it as one line of JSON, complete enough to be an export."""
+        body: object = dict(self.fields) or self.body.decode(errors="replace")
+        if not unmask:
+            body = {
+                k: masked(v) if k == "to_number" else "…" if k == "text_to_pronounce" else v
+                for k, v in self.fields.items()
+            } or "…"
+        told = {name: getattr(self, name) for name in _TOLD}
+        own = {k: str(v) for k, v in self.headers.items() if k.startswith(("x-first", "x-unsure"))}
+        return json.dumps(told | {"headers": own, "request": body}, ensure_ascii=False)
+
+
+_TOLD = ("id", "failed_at", "reason", "code", "description", "http_status", "attempt", "replay")
+
+
+def masked(number: object) -> str | None:
+    """Leave of a number what tells calls apart without telling whom: +1202555••01."""
+    if not isinstance(number, str):
+        return None
+    return f"{number[:-4]}••{number[-2:]}" if len(number) > 6 else "••"  # noqa: PLR2004
 
 
 def read_dead_letter(message: AbstractIncomingMessage) -> DeadLetter:
-    """Read a dead letter; its number is masked."""
+    """Read what the dead-letter queue holds, whatever that is."""
     headers = message.headers
     fields = read_json(message.body)
     readable: dict[str, Any] = fields if isinstance(fields, dict) else {}
+    digest = hashlib.sha256(message.body).hexdigest()
     return DeadLetter(
-        dead_letter=readable_id(readable) or message.message_id or "?",
+        id=readable_id(readable) or message.message_id or digest[:16],
+        key=message.message_id or digest,
         failed_at=_text(headers.get("x-failed-at")),
         reason=_text(headers.get("x-reason")) or "broker",
         code=_text(headers.get("x-code")),
@@ -56,8 +128,9 @@ def read_dead_letter(message: AbstractIncomingMessage) -> DeadLetter:
         http_status=_number(headers.get("x-http-status")),
         attempt=_number(headers.get("x-attempt")),
         replay=_number(headers.get("x-replay")) or 0,
-        to_number=_masked(readable.get("to_number")),
-        from_line=_text(readable.get("from_line")),
+        body=message.body,
+        fields=readable,
+        headers=headers,
     )
 
 
@@ -69,85 +142,188 @@ def _number(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _masked(number: object) -> str | None:
-    """Leave of a number what tells calls apart without telling whom: +1202555••01."""
-    if not isinstance(number, str):
-        return None
-    return f"{number[:-4]}••{number[-2:]}" if len(number) > 6 else "••"  # noqa: PLR2004
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which dead letters are meant; an empty choice means all."""
+
+    ids: Collection[str] = ()
+    reasons: Collection[str] = ()
+    codes: Collection[str] = ()
+    line: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    replayed: bool | None = None
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is left out."""
+        return self == Choice()
+
+    def holds(self, letter: DeadLetter) -> bool:
+        """Tell whether *letter* is meant."""
+        failed_at = read_moment(letter.failed_at)
+        return (
+            (not self.ids or letter.id in self.ids)
+            and (not self.reasons or letter.reason in self.reasons)
+            and (not self.codes or (letter.code or "").upper() in {c.upper() for c in self.codes})
+            and (self.line is None or letter.line == self.line)
+            and (self.since is None or (failed_at is not None and failed_at >= self.since))
+            and (self.until is None or (failed_at is not None and failed_at < self.until))
+            and (self.replayed is None or (letter.replay > 0) == self.replayed)
+        )
 
 
-def to_line(letter: DeadLetter) -> str:
-    """Write *letter* as one line of JSON."""
-    return json.dumps(asdict(letter), ensure_ascii=False)
-
-
-async def list_letters(url: str, topology: Topology) -> list[DeadLetter]:
-    """Return all dead letters, in the queue's order; all stay where they are.
+async def look(
+    url: str, topology: Topology, choice: Choice, limit: int | None = None
+) -> AsyncIterator[DeadLetter]:
+    """Yield the dead letters that are meant, in the queue's order; all stay where they are.
 
     Raises:
         NoBroker, WrongTopology: The broker or the queue cannot be reached.
     """
-    async with _opened(url, topology) as messages:
-        return [read_dead_letter(message) async for message in messages]
+    prefetch = limit if limit and choice.everything else 0
+    async with _opened(url, topology, prefetch) as messages:
+        left = limit
+        async for message in messages:
+            letter = read_dead_letter(message)
+            if choice.holds(letter):
+                yield letter
+                left = None if left is None else left - 1
+            if left == 0:
+                return
 
 
-async def replay_letters(url: str, topology: Topology, wanted: Collection[str] | None) -> list[str]:
-    """Send dead letters back as new requests, and return their ids.
+@dataclass(slots=True)
+class Group:
+    """Dead letters that failed alike."""
 
-    Each is published anew with a replay number one above its own, confirmed, and only then removed.
-    If that is cut short it may be sent back twice, under the same number, which dials once.
+    example: DeadLetter
+    count: int = 0
+    replayed: int = 0
+    first: str | None = None
+    last: str | None = None
+
+
+async def group(url: str, topology: Topology, choice: Choice) -> list[Group]:
+    """Group the dead letters that are meant by reason, code and description; the largest first."""
+    groups: dict[tuple[str, str | None, str | None], Group] = {}
+    async for letter in look(url, topology, choice):
+        kind = (letter.reason, letter.code, letter.description)
+        found = groups.setdefault(kind, Group(letter))
+        found.count += 1
+        found.replayed += letter.replay > 0
+        if letter.failed_at is not None:
+            found.first = min(found.first or letter.failed_at, letter.failed_at)
+            found.last = max(found.last or letter.failed_at, letter.failed_at)
+    return sorted(groups.values(), key=lambda g: -g.count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """How to send dead letters back.
+
+    Attributes:
+        redial: Dial even what was started before.
+        edits: New values for some of the request's fields.
+    """
+
+    redial: bool = False
+    edits: Mapping[str, Any] = field(default_factory=dict)
+
+    def body(self, letter: DeadLetter) -> bytes:
+        """Return the body to send: byte for byte, unless it is edited."""
+        if not self.edits:
+            return letter.body
+        return json.dumps({**letter.fields, **self.edits}, ensure_ascii=False).encode()
+
+    def mistake(self, letter: DeadLetter) -> str | None:
+        """Say why the edited request would be refused, if it would."""
+        if not self.edits:
+            return None
+        read = read_request({**letter.fields, **self.edits}, Defaults(line="the worker's"))
+        return read.description if isinstance(read, Invalid) else None
+
+    def headers(self, letter: DeadLetter) -> dict[str, Any]:
+        """Return the headers to send: a replay number one above, and none of the failure's."""
+        trail: Trail = read_trail(letter.headers, ours=True, now=datetime.now(UTC))
+        anew = replace(trail, attempt=1, replay=letter.replay + 1, redial=self.redial)
+        edited = {"x-edited": ", ".join(sorted(self.edits))} if self.edits else {}
+        return anew.headers() | edited
+
+
+async def send_back(
+    url: str,
+    topology: Topology,
+    keys: Collection[str],
+    how: Replay,
+    each: Callable[[DeadLetter], Awaitable[None]],
+) -> None:
+    """Publish dead letters anew, each confirmed and only then removed.
+
+    If that is cut short one may be sent back twice, under the same number, which dials once.
 
     Args:
         url: The broker.
         topology: Whose dead letters.
-        wanted: Their ids; None for all there are at the start.
+        keys: The `key` of each.
+        how: What to change about them.
+        each: Awaited before each.
 
     Raises:
-        NoSuchDeadLetter: Some id is not there; nothing was sent back.
         NotPublished: The broker did not confirm one; what came before it was sent back.
     """
-    if wanted is not None:
-        here = {letter.dead_letter for letter in await list_letters(url, topology)}
-        if missing := sorted(set(wanted) - here):
-            raise NoSuchDeadLetter(f"no dead letter has the id {', '.join(missing)}: see dlq list")
     publisher = Publisher(url)
-    done = []
     try:
-        async with _opened(url, topology) as messages:
-            async for message in messages:
-                letter = read_dead_letter(message)
-                if wanted is not None and letter.dead_letter not in wanted:
-                    continue
-                anew = build_message(message.body, _next_trail(message).headers())
-                await publisher.publish(anew, "", topology.requests.name)
-                await message.ack()
-                done.append(letter.dead_letter)
+        async for letter, message in _in_hand(url, topology, keys):
+            await each(letter)
+            anew = build_message(how.body(letter), how.headers(letter), correlation_id=letter.id)
+            await publisher.publish(anew, "", topology.requests.name)
+            await message.ack()
     finally:
         await publisher.close()
-    return done
 
 
-def _next_trail(message: AbstractIncomingMessage) -> Trail:
-    own = _number(message.headers.get("x-replay")) or 0
-    trail = read_trail(message.headers, ours=True, now=datetime.now(UTC))
-    return replace(trail, attempt=1, replay=own + 1, redial=False)
+async def give_up(
+    url: str, topology: Topology, keys: Collection[str], each: Callable[[DeadLetter], None]
+) -> None:
+    """Remove dead letters for good; *each* is called before, to keep what is to be kept."""
+    async for letter, message in _in_hand(url, topology, keys):
+        each(letter)
+        await message.ack()
+
+
+async def _in_hand(
+    url: str, topology: Topology, keys: Collection[str]
+) -> AsyncIterator[tuple[DeadLetter, AbstractIncomingMessage]]:
+    left = set(keys)
+    if not left:
+        return
+    async with _opened(url, topology) as messages:
+        async for message in messages:
+            letter = read_dead_letter(message)
+            if letter.key in left:
+                yield letter, message
+                left.discard(letter.key)
+            if not left:
+                return
 
 
 @asynccontextmanager
 async def _opened(
-    url: str, topology: Topology
+    url: str, topology: Topology, prefetch: int = 0
 ) -> AsyncIterator[AsyncIterator[AbstractIncomingMessage]]:
     """Take in hand what dead letters there are; what is not acknowledged goes back in order."""
     connection = await connect(url, "dead letters")
     async with connection:
         channel = await connection.channel()
+        await channel.set_qos(prefetch_count=prefetch)
         with explained(f"queue {topology.dead_letters.name}"):
             queue = await channel.declare_queue(topology.dead_letters.name, passive=True)
         count = queue.declaration_result.message_count or 0
         arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         if count:
             await queue.consume(arrived.put)
-        yield _take(arrived, count)
+        yield _take(arrived, min(count, prefetch) if prefetch else count)
 
 
 async def _take(
@@ -156,6 +332,7 @@ async def _take(
     for _ in range(count):
         try:
             async with asyncio.timeout(SILENCE_S):
-                yield await arrived.get()
+                message = await arrived.get()
         except TimeoutError:
             return
+        yield message

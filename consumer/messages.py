@@ -368,8 +368,8 @@ def read_trail(
         attempt=1 if moved else max(1, _count(headers.get("x-attempt"), 1)),
         replay=_count(headers.get("x-replay"), 0) + moved,
         redial=headers.get("x-redial") is True,
-        unsure_since=_read_moment(headers.get("x-unsure-since")),
-        first_seen_at=_read_moment(headers.get("x-first-seen-at")) or first_seen,
+        unsure_since=read_moment(headers.get("x-unsure-since")),
+        first_seen_at=read_moment(headers.get("x-first-seen-at")) or first_seen,
     )
 
 
@@ -378,7 +378,8 @@ def _count(value: object, default: int) -> int:
     return value if fits and isinstance(value, int) else default
 
 
-def _read_moment(value: object) -> datetime | None:
+def read_moment(value: object) -> datetime | None:
+    """Read an RFC 3339 time; None if it is none."""
     try:
         return _moment(value)
     except PydanticCustomError:

@@ -1,0 +1,65 @@
+"""What all commands share: settings or exit 2, one line for what stops a command, tables."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NoReturn
+
+import click
+
+from consumer.app import NoConsumer
+from consumer.broker import NoBroker
+from consumer.deadletters import NoSuchDeadLetter
+from consumer.ledger import LedgerDown
+from consumer.publisher import NotPublished
+from consumer.settings import Settings, WrongSettings, read_settings
+from consumer.topology import WrongTopology
+
+STOPPERS = (NoBroker, WrongTopology, LedgerDown, NoSuchDeadLetter, NoConsumer)
+HINTS = {
+    "unroutable": "no queue takes it yet: start the worker once, it declares them",
+    "nacked": "the queue is full or refuses it: see the broker",
+    "timed_out": "the broker did not confirm in time: it may have arrived all the same",
+    "disconnected": "the link to the broker broke: it may have arrived all the same",
+}
+
+
+class Failed(click.ClickException):
+    """Ends a command with one line and exit code 1."""
+
+
+def settings_or_exit() -> Settings:
+    """Read the settings; with a mistake in them, say each and exit 2."""
+    try:
+        return read_settings()
+    except WrongSettings as error:
+        _wrong_settings(error)
+
+
+def _wrong_settings(error: WrongSettings) -> NoReturn:
+    for mistake in error.mistakes:
+        click.echo(mistake, err=True)
+    sys.exit(2)
+
+
+def run(start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a command to its end; whatever stops it is one line."""
+    try:
+        asyncio.run(start())
+    except WrongSettings as error:
+        _wrong_settings(error)
+    except STOPPERS as error:
+        raise Failed(str(error)) from None
+    except NotPublished as error:
+        raise Failed(f"not published ({error}): {HINTS[error.why]}") from None
+    except KeyboardInterrupt:
+        raise click.Abort from None
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print columns as wide as they need be."""
+    cells = [[("" if cell is None else str(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    for row in [list(heads), *cells]:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
