@@ -111,7 +111,7 @@ async def _letters(
     settings: Settings, choice: Choice, limit: int | None = None
 ) -> list[DeadLetter]:
     found = look(settings.needed("rabbitmq_url"), topology_of(settings), choice, limit)
-    return sorted([letter async for letter in found], key=lambda x: x.failed_at or "")
+    return sorted([letter async for letter in found], key=lambda x: x.failed_at or "")[:limit]
 
 
 @dlq.command()

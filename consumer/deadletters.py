@@ -3,13 +3,13 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from aio_pika.abc import AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 
 from consumer.answers import advice_for
 from consumer.broker import connect
@@ -28,6 +28,8 @@ from consumer.topology import Topology, explained
 
 SILENCE_S = 10.0
 """Messages that do not come within this are in somebody else's hands."""
+WINDOW = 65_535
+"""Messages in one consumer's hand: a prefetch has 16 bits, and none at all means 2,000."""
 ADVICE = {
     "exhausted": "See whether the portal is well again, then replay.",
     "unsure": "See in the call history whether it rang; a replay looks once more, then dials.",
@@ -176,20 +178,23 @@ class Choice:
 async def look(
     url: str, topology: Topology, choice: Choice, limit: int | None = None
 ) -> AsyncIterator[DeadLetter]:
-    """Yield the dead letters that are meant, in the queue's order; all stay where they are.
+    """Yield the dead letters that are meant, at least *limit* of them; all stay where they are.
+
+    A quorum queue puts what comes back behind all else that came back before, and ahead of what
+    nobody has looked at yet. So a look that leaves the order as it was goes on to the first message
+    that is new to everybody.
 
     Raises:
         NoBroker, WrongTopology: The broker or the queue cannot be reached.
     """
-    prefetch = limit if limit and choice.everything else 0
-    async with _opened(url, topology, prefetch) as messages:
-        left = limit
+    found = 0
+    async with _opened(url, topology, limit or WINDOW) as messages:
         async for message in messages:
             letter = read_dead_letter(message)
             if choice.holds(letter):
+                found += 1
                 yield letter
-                left = None if left is None else left - 1
-            if left == 0:
+            if limit is not None and found >= limit and not message.redelivered:
                 return
 
 
@@ -310,29 +315,47 @@ async def _in_hand(
 
 @asynccontextmanager
 async def _opened(
-    url: str, topology: Topology, prefetch: int = 0
+    url: str, topology: Topology, window: int = WINDOW
 ) -> AsyncIterator[AsyncIterator[AbstractIncomingMessage]]:
     """Take in hand what dead letters there are; what is not acknowledged goes back in order."""
     connection = await connect(url, "dead letters")
-    async with connection:
+    async with connection, AsyncExitStack() as stack:
         channel = await connection.channel()
-        await channel.set_qos(prefetch_count=prefetch)
-        with explained(f"queue {topology.dead_letters.name}"):
-            queue = await channel.declare_queue(topology.dead_letters.name, passive=True)
+        name = topology.dead_letters.name
+        with explained(f"queue {name}"):
+            queue = await channel.declare_queue(name, passive=True)
         count = queue.declaration_result.message_count or 0
-        arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-        if count:
-            await queue.consume(arrived.put)
-        yield _take(arrived, min(count, prefetch) if prefetch else count)
+        yield _take(connection, name, count, window, stack)
 
 
 async def _take(
-    arrived: asyncio.Queue[AbstractIncomingMessage], count: int
+    connection: AbstractConnection, name: str, count: int, window: int, stack: AsyncExitStack
 ) -> AsyncIterator[AbstractIncomingMessage]:
-    for _ in range(count):
-        try:
-            async with asyncio.timeout(SILENCE_S):
-                message = await arrived.get()
-        except TimeoutError:
-            return
-        yield message
+    """Yield *count* messages in order, one consumer after the other taking its window in hand."""
+    arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+    channels: list[AbstractChannel] = []
+    stack.push_async_callback(_close_in_order, channels)
+    while count > 0:
+        taken = min(window, WINDOW, count)
+        count -= taken
+        window = 4 * window
+        channel = await connection.channel()
+        channels.append(channel)
+        await channel.set_qos(prefetch_count=taken)
+        queue = await channel.get_queue(name, ensure=False)
+        await queue.consume(arrived.put)
+        for _ in range(taken):
+            if arrived.empty():
+                try:
+                    async with asyncio.timeout(SILENCE_S):
+                        message = await arrived.get()
+                except TimeoutError:
+                    return
+            else:
+                message = arrived.get_nowait()
+            yield message
+
+
+async def _close_in_order(channels: Sequence[AbstractChannel]) -> None:
+    for channel in channels:
+        await channel.close()

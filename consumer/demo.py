@@ -60,6 +60,7 @@ QUICK = {
     "CALLS_DRAIN_S": "6",
 }
 """Settings for a tour of seconds; the defaults would take hours over some requests."""
+NO_PROXY = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 QUICK_PORTAL = {"call_duration_s": 1, "rate_per_s": 5}
 TO_TRY = """
   # what happens, live
@@ -152,21 +153,21 @@ def take_tour(*, keep: bool, say: Say = click.echo) -> bool:
         KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP ended it before its time.
     """
     with ExitStack() as stack:
-        stack.enter_context(_signals())
+        stack.enter_context(signals())
         try:
             stage = set_up(stack, say)
             adds_up = asyncio.run(play(stage, say))
             if not adds_up:
                 say(f"This does not add up. {end_of(stage.log)}")
             if keep:
-                _stay(stage, say)
+                stay(stage, say)
         finally:
             _ignore_signals()  # from here on all is cleaned up
     return adds_up
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
+def signals() -> Iterator[None]:
     """Turn what would end the process at once, and leave a broker behind, into an exception."""
 
     def stop(*_: object) -> None:
@@ -182,6 +183,21 @@ def _signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _held() -> Iterator[None]:
+    """Put signals off: one that came within Popen would leave a process that nobody knows of."""
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: came.append(number))
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    for which in came:
+        signal.raise_signal(which)
 
 
 def _ignore_signals() -> None:
@@ -205,42 +221,43 @@ def set_up(stack: ExitStack, say: Say) -> Stage:
 
     say("starting the sandbox, which stands in for Bitrix24: no phone rings")
     log = folder / "sandbox.log"
-    sandbox = stack.enter_context(_process(["sandbox", "--port", "0"], {}, log))
-    settings["CALLS_BITRIX24_URL"] = _wait_for(r"http://\S+", sandbox, log)
+    sandbox = _start(stack, ["sandbox", "--port", "0"], {}, log)
+    settings["CALLS_BITRIX24_URL"] = _wait_for(r"http://\S+/(?=\n)", sandbox, log)
 
     log = folder / "worker.log"
     say(f"starting the worker, whose log is {log}")
     settings |= QUICK
-    worker = stack.enter_context(_process(["run"], settings, log))
+    worker = _start(stack, ["run"], settings, log)
     _wait_for(r'"worker\.ready"', worker, log)
     return Stage(settings, topology, worker, log)
 
 
-@contextmanager
-def _process(
-    arguments: Sequence[str], settings: dict[str, str], log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run one of our commands, with no settings but *settings*; it ends with the block."""
+def _start(
+    stack: ExitStack, arguments: Sequence[str], settings: dict[str, str], log: Path
+) -> subprocess.Popen[bytes]:
+    """Start one of our commands, with no settings but *settings*; *stack* ends it."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("CALLS_")}
-    with log.open("wb") as output:
+    with log.open("wb") as output, _held():
         process = subprocess.Popen(  # noqa: S603 - our own command
             [COMMAND, *arguments],
             cwd=log.parent,  # no `.env` here
-            env=others | settings,
+            env=others | NO_PROXY | settings,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,  # Ctrl-C is for us: we end it
         )
+        stack.callback(_end, process)
+    return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
     try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.wait(STOP_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_for(pattern: str, process: subprocess.Popen[bytes], log: Path) -> str:
@@ -268,10 +285,15 @@ async def _delete(url: str, topology: Topology) -> None:
 
 async def play(stage: Stage, say: Say) -> bool:
     """Publish the requests, tell what becomes of each, replay one, and account for all."""
+    # Ctrl-C cancels aio-pika's own tasks too, which would complain at length.
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     asked = requests(datetime.now(UTC))
     bodies = [request.body for request in asked for _ in range(request.copies)]
     tell, url, topology = _teller(asked, say), stage.broker, stage.topology
-    async with httpx.AsyncClient() as http, listening(url, topology.exchange) as events:
+    async with (
+        httpx.AsyncClient(trust_env=False) as http,
+        listening(url, topology.exchange) as events,
+    ):
         await _patch(http, stage, QUICK_PORTAL)
         say(f"\nPublishing {len(asked)} requests; what comes of them, as the events come in:\n")
         await publish_requests(url, topology.exchange, bodies)
@@ -308,7 +330,7 @@ async def follow(
                 tell(event)
     except TimeoutError:
         pass
-    return [request_id or "the unreadable one" for request_id in missing]
+    return [request_id or "(no id)" for request_id in missing]
 
 
 def _teller(asked: Sequence[Request], say: Say) -> Tell:
@@ -431,7 +453,7 @@ async def draw_up(stage: Stage, http: httpx.AsyncClient, asked: Sequence[Request
         await asyncio.sleep(0.2)
 
 
-def _stay(stage: Stage, say: Say) -> None:
+def stay(stage: Stage, say: Say) -> None:
     """Say what to try, and wait until Ctrl-C."""
     named = os.environ.get("TEST_RABBITMQ_URL")  # its password is the caller's own to show
     ours = stage.settings | ({"CALLS_RABBITMQ_URL": "$TEST_RABBITMQ_URL"} if named else {})
