@@ -1,6 +1,8 @@
 """The command line: stdout for data, stderr for people, exit 0 done, 1 failed, 2 wrong usage."""
 
+import asyncio
 import json
+import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -57,19 +59,24 @@ def run() -> None:
 def sandbox(host: str, port: int) -> None:
     """Run a stand-in portal, whose answer the called number decides (+1 202 555 01xx)."""
     portal = SandboxPortal()
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        text = f"cannot listen at {host}:{port} ({error.strerror}): name another --port"
+        raise Failed(text) from None
     config = uvicorn.Config(
         create_app(portal),
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,  # the secret is in the path
         date_header=False,  # the portal's clock may be set wrong on purpose
         timeout_graceful_shutdown=1,  # some numbers never answer
     )
-    socket = config.bind_socket()
-    bound = socket.getsockname()[1]
+    bound = listener.getsockname()[1]
     click.echo(f"http://{host}:{bound}/rest/1/{portal.switches.secret}/")
-    uvicorn.Server(config).run(sockets=[socket])
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 @main.command()
@@ -109,7 +116,7 @@ def publish(to: str, text: str | None, *, wait: bool, within: float, **fields: s
             raise click.UsageError(
                 "with a FILE each line says all: name TO and TEXT, or no options"
             )
-        _publish_lines(settings, to)
+        run_command(lambda: _publish_lines(settings, to))
         return
     request_id = fields.pop("request_id") or str(uuid4())
     request = {"request_id": request_id, "to_number": to, "text_to_pronounce": text} | fields
@@ -127,24 +134,28 @@ def publish(to: str, text: str | None, *, wait: bool, within: float, **fields: s
         click.echo(request_id)
 
 
-def _publish_lines(settings: Settings, name: str) -> None:
+async def _publish_lines(settings: Settings, name: str) -> None:
     url = settings.needed("rabbitmq_url")
-    try:
-        lines = (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).splitlines()
-    except OSError as error:
-        raise click.UsageError(f"{name}: cannot be read: {error.strerror}") from None
-    bodies = [line for line in lines if line.strip()]
+    lines = await asyncio.to_thread(_read_lines, name)
+    bodies = {number: line for number, line in enumerate(lines, 1) if line.strip()}
     ids, mistakes = [], []
-    for number, body in enumerate(bodies, 1):
+    for number, body in bodies.items():
         try:
             ids.append(check_request(body, worker_app.defaults_of(settings)).request_id)
         except BadRequest as error:
             mistakes.append(f"line {number}: {error}")
     if mistakes:
         raise Failed("nothing was published\n" + "\n".join(mistakes))
-    run_command(lambda: publish_requests(url, settings.exchange, bodies))
+    await publish_requests(url, settings.exchange, bodies.values())
     for request_id in ids:
         click.echo(request_id)
+
+
+def _read_lines(name: str) -> list[bytes]:
+    try:
+        return (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).splitlines()
+    except OSError as error:
+        raise click.UsageError(f"{name}: cannot be read: {error.strerror}") from None
 
 
 async def _publish_and_wait(

@@ -14,7 +14,9 @@ from hashlib import sha256
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
+from consumer import metrics
 from consumer.messages import ConfirmedBy, Reason
+from consumer.metrics import timed
 
 State = Literal["placing", "started", "delayed", "failed"]
 T = TypeVar("T")
@@ -130,7 +132,7 @@ class SqliteLedger:
         Raises:
             LedgerDown: It cannot be written.
         """
-        with self._errors():
+        with self._errors("open"):
             self._db = self._connect()
             with self._transaction() as db:
                 self._migrate(db)
@@ -169,7 +171,7 @@ class SqliteLedger:
         Raises:
             LedgerDown: That is not possible.
         """
-        with self._errors(), self._transaction() as db:
+        with self._errors("check_writable"), self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO about VALUES ('checked', '')")
 
     def digest(self, *parts: object) -> str:
@@ -179,7 +181,7 @@ class SqliteLedger:
 
     async def get(self, request_id: str) -> Entry | None:
         """Return what is known about a request."""
-        with self._errors():
+        with self._errors("get"):
             return next(self._select("request_id = ?", request_id), None)
 
     async def put(self, entry: Entry, was: Entry | None) -> Entry | None:
@@ -188,7 +190,7 @@ class SqliteLedger:
         A call id adopted from the portal's history must be new to the ledger, else None too.
         """
         entry = replace(entry, version=(was.version if was else 0) + 1)
-        with self._errors(), self._transaction() as db:
+        with self._errors("put"), self._transaction() as db:
             if entry.confirmed_by == "history" and (was is None or was.call_id != entry.call_id):
                 known = db.execute("SELECT 1 FROM calls WHERE call_id = ?", (entry.call_id,))
                 if known.fetchone():
@@ -212,7 +214,7 @@ class SqliteLedger:
 
     async def others_in_doubt(self, entry: Entry) -> list[Entry]:
         """Return other requests to the same number and line whose phone may have rung."""
-        with self._errors():
+        with self._errors("others_in_doubt"):
             found = self._select_any(
                 "target_digest = ? AND (unsure_since IS NOT NULL OR state = 'placing')",
                 entry.target_digest,
@@ -224,7 +226,7 @@ class SqliteLedger:
         """Return those of *call_ids* that belong to a request of ours."""
         wanted = list(call_ids)
         marks = ", ".join("?" * len(wanted))
-        with self._errors():
+        with self._errors("known_call_ids"):
             rows = self._open_db().execute(
                 f"SELECT call_id FROM calls WHERE call_id IN ({marks})",  # noqa: S608
                 wanted,
@@ -233,7 +235,7 @@ class SqliteLedger:
 
     async def recent_call_ids(self, before: float, limit: int) -> list[str]:
         """Return the call ids of requests started before a moment, the newest first."""
-        with self._errors():
+        with self._errors("recent_call_ids"):
             rows = self._open_db().execute(
                 "SELECT call_id FROM calls WHERE state = 'started' AND changed_at < ?"
                 " AND call_id IS NOT NULL ORDER BY changed_at DESC LIMIT ?",
@@ -243,7 +245,7 @@ class SqliteLedger:
 
     async def oldest_failure(self) -> float:
         """Return when the oldest request failed that was not replayed since, 0 if there is none."""
-        with self._errors():
+        with self._errors("oldest_failure"):
             row = self._open_db().execute(
                 "SELECT min(changed_at) FROM calls WHERE state = 'failed' AND queue = ?",
                 (self._queue,),
@@ -252,7 +254,7 @@ class SqliteLedger:
 
     async def forget(self, entry: Entry) -> None:
         """Remove an entry, if it is still as given."""
-        with self._errors(), self._transaction() as db:
+        with self._errors("forget"), self._transaction() as db:
             db.execute(
                 "DELETE FROM calls WHERE queue = ? AND request_id = ? AND version = ?",
                 (self._queue, entry.request_id, entry.version),
@@ -260,7 +262,7 @@ class SqliteLedger:
 
     async def forget_closed(self, before: float) -> int:
         """Remove entries closed before a moment, and return how many; open ones never expire."""
-        with self._errors(), self._transaction() as db:
+        with self._errors("forget_closed"), self._transaction() as db:
             return db.execute(
                 "DELETE FROM calls WHERE state IN ('started', 'failed') AND changed_at < ?"
                 " AND queue = ?",
@@ -299,8 +301,9 @@ class SqliteLedger:
             raise
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, operation: str) -> Iterator[None]:
         try:
-            yield
+            with timed(metrics.LEDGER.labels(operation)):
+                yield
         except sqlite3.Error as error:
             raise LedgerDown(f"{self._file}: {error}") from error

@@ -11,6 +11,7 @@ import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import AMQPError, DeliveryError
+from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp import commands
 
 from consumer import metrics
@@ -119,6 +120,9 @@ class Publisher:
         except DeliveryError as error:
             nacked = isinstance(error.frame, commands.Basic.Nack)
             raise NotPublished("nacked" if nacked else "unroutable", routing_key) from None
+        except ChannelNotFoundEntity:
+            await self._give_up(channel)
+            raise NotPublished("unroutable", f"there is no exchange {exchange}") from None
         except TimeoutError:
             await self._give_up(channel)
             raise NotPublished("timed_out", routing_key) from None

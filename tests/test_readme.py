@@ -1,17 +1,23 @@
-"""README.md says what the code does: every table in it is built from the code and compared."""
+"""README.md and OPERATING.md say what the code does: their tables are held to it."""
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
+
+from consumer import metrics
 from consumer.answers import ANSWERS, REPORTED_FAILURES, Answer
 from consumer.cli import main
+from consumer.messages import Reason
 from consumer.sandbox import NUMBERS
 from consumer.settings import Settings
 
 ROOT = Path(__file__).parents[1]
+OPERATING = (ROOT / "OPERATING.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SUFFIXES = {"counter": "_total", "info": "_info"}
 SOURCES = [p.read_text(encoding="utf-8") for p in (ROOT / "consumer").rglob("*.py")]
 
 
@@ -33,7 +39,7 @@ def answer_row(answer: Answer) -> str:
 def number_entry(number: str) -> str:
     """Name what the sandbox answers when *number* is called."""
     times = NUMBERS[number].times
-    return f"`{number[-4:]}` {NUMBERS[number].answer.name}" + (f" ×{times}" if times else "")
+    return f"`{number[-4:]}` {NUMBERS[number].answer.name}" + (f" x{times}" if times else "")
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda a: f"{a.code} {a.description}")
@@ -73,18 +79,33 @@ def test_every_command_is_named(command: str) -> None:
     assert f"`call-consumer {command}" in README
 
 
-def test_every_log_event_is_listed_and_no_other() -> None:
+def test_every_log_event_is_explained_and_no_other() -> None:
     logged = {
         name
         for source in SOURCES
         for name in re.findall(r'log\.\w+\(\s*"([a-z_.]+)"', source)
         if "." in name
     }
-    listed = set(re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \|", README, re.MULTILINE))
+    explained = set(re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \|", OPERATING, re.MULTILINE))
 
-    assert listed == logged | {"library"} - {"library"}
+    assert explained == logged
+
+
+def test_every_metric_is_explained_and_no_other() -> None:
+    shown = {
+        f"{family.name}{SUFFIXES.get(family.type, '')}" for family in metrics.REGISTRY.collect()
+    }
+    explained = set(re.findall(r"^\| `(call_consumer_\w+)` \|", OPERATING, re.MULTILINE))
+
+    assert explained == shown
+
+
+def test_every_reason_is_explained() -> None:
+    explained = set(re.findall(r"^\| `([a-z]+)` \| .* \| .* \|$", OPERATING, re.MULTILINE))
+
+    assert explained == {*get_args(Reason), "broker"}
 
 
 def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+    for target in re.findall(r"\]\(([^)#:]+)\)", README + OPERATING):
         assert (ROOT / target).exists(), target
