@@ -60,11 +60,6 @@ def test_the_version_is_that_of_the_package() -> None:
     assert call("--version").stdout.strip().endswith(version)
 
 
-def to_mend(what: str) -> pytest.MarkDecorator:
-    """Mark a test that waits for another module to be mended."""
-    return pytest.mark.xfail(reason=what)
-
-
 # Settings
 
 
@@ -92,7 +87,7 @@ NEEDY = {
     "arguments",
     [
         *(pytest.param(arguments, id=name) for name, arguments in NEEDY.items()),
-        pytest.param(["publish", "-"], id="publish -", marks=to_mend("cli: needed() before _run")),
+        pytest.param(["publish", "-"], id="publish -"),
     ],
 )
 def test_a_command_that_needs_a_broker_says_how_to_name_it(arguments: list[str]) -> None:
@@ -278,7 +273,6 @@ async def test_publish_takes_json_lines_from_stdin(place: Place) -> None:
     assert [each["request_id"] for each in await place.requests(2)] == ["a", "b"]
 
 
-@to_mend("cli: lines are counted without the blank ones")
 async def test_invalid_lines_are_named_and_nothing_is_published(place: Place) -> None:
     stdin = lines_of("a", "b b") + b"\nHello\n"
 
@@ -305,9 +299,7 @@ async def test_before_a_worker_ever_ran_publish_says_to_start_one(place: Place) 
 @pytest.mark.parametrize(
     "wait",
     [
-        pytest.param(
-            [], id="at once", marks=to_mend("publisher: a missing exchange is unroutable")
-        ),
+        pytest.param([], id="at once"),
         pytest.param(["--wait"], id="waiting"),
     ],
 )
@@ -401,7 +393,6 @@ def test_the_sandbox_prints_the_address_that_the_worker_needs() -> None:
     assert answer.status_code == 200
 
 
-@to_mend("cli: uvicorn ends with exit 3 and does not name the port")
 def test_a_port_that_is_taken_is_said_without_a_traceback() -> None:
     with sandbox("--port", "0") as address:
         port = str(httpx.URL(address).port)
