@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from types import MappingProxyType
@@ -288,7 +288,7 @@ def read_answer(status: int, body: bytes, headers: Mapping[str, str] = _NO_HEADE
     if not code and not description:
         return _by_status(status, answer, headers)
     if code.upper() in {"", "ERROR_CORE"}:
-        return _by_description(status, code, description)
+        return _by_description(status, code, description, answer, headers)
     return _by_code(status, code, description, headers)
 
 
@@ -300,10 +300,21 @@ def error_of(body: bytes) -> tuple[str, str]:
 def advice_for(code: str, description: str) -> str:
     """Return what a person should do about an answer, empty if nobody knows."""
     rows = [row for row in ANSWERS if row.code.upper() == code.upper()]
-    begins = [row for row in rows if description.lower().startswith(row.description.lower())]
+    begins = [row for row in rows if _begins(description, row)]
     if begins:
         return begins[0].advice
     return rows[0].advice if rows and code.upper() != "ERROR_CORE" else ""
+
+
+def is_transient(code: str) -> bool:
+    """Tell whether a code means that the method did not run, and may run later."""
+    return any(row.code.upper() == code.upper() and row.outcome == "unavailable" for row in ANSWERS)
+
+
+def _begins(description: str, row: Answer) -> bool:
+    """Compare texts as the portal varies them: in case, and ``REST (API)`` for ``REST API``."""
+    plain = description.lower().replace("(", "").replace(")", "")
+    return plain.startswith(row.description.lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,15 +332,21 @@ class Usage:
     reset_at: float
 
 
+_ABSURD = 1e12
+"""Seconds; NaN is not below it either."""
+
+
 def read_usage(body: bytes) -> Usage | None:
     """Read the use of the portal's operating limit; None where the answer does not tell."""
     time = _read_object(body).get("time")
     if not isinstance(time, dict):
         return None
     used, reset_at = time.get("operating"), time.get("operating_reset_at")
-    if isinstance(used, int | float) and isinstance(reset_at, int | float):
-        return Usage(float(used), float(reset_at))
-    return None
+    if not (isinstance(used, int | float) and isinstance(reset_at, int | float)):
+        return None
+    if not (abs(used) < _ABSURD and abs(reset_at) < _ABSURD):
+        return None
+    return Usage(float(used), float(reset_at))
 
 
 def read_clock(headers: Mapping[str, str]) -> float | None:
@@ -369,24 +386,27 @@ def _by_code(status: int, code: str, description: str, headers: Mapping[str, str
         # Nobody knows this code: only a plain 4xx tells that the method did not run.
         meaning = Refused if status // 100 == _CLIENT_ERROR else Unsure
         return meaning(code, description, status)
-    begins = [row for row in rows if description.lower().startswith(row.description.lower())]
+    begins = [row for row in rows if _begins(description, row)]
     return _outcome((begins or rows)[0], status, code, description, headers)
 
 
-def _by_description(status: int, code: str, description: str) -> Outcome:
+def _by_description(
+    status: int, code: str, description: str, answer: Mapping[str, Any], headers: Mapping[str, str]
+) -> Outcome:
     """Read the method's own errors: one code for all, several texts joined by ``; `` at times."""
-    texts = [text.strip().lower() for text in description.split(";")]
+    texts = [text.strip() for text in description.split(";")]
     rows = [
         row
         for row in ANSWERS
-        if row.code == "ERROR_CORE" and any(t.startswith(row.description.lower()) for t in texts)
+        if row.code == "ERROR_CORE" and any(_begins(text, row) for text in texts)
     ]
     if rows:
         doubtful = [row for row in rows if row.outcome == "unsure"]
         return _outcome((doubtful or rows)[0], status, code or "ERROR_CORE", description)
-    if status // 100 == _CLIENT_ERROR:
-        return Refused(code or f"HTTP_{status}", description, status)
-    return Unsure(code or f"HTTP_{status}", description, status)
+    if not code:
+        return replace(_by_status(status, answer, headers), description=description)
+    meaning = Refused if status // 100 == _CLIENT_ERROR else Unsure
+    return meaning(code, description, status)
 
 
 def _outcome(
@@ -401,16 +421,16 @@ def _outcome(
     return Unavailable(code, description, status, counts=row.whose != "rate", retry_after_s=wait_s)
 
 
-def _by_status(status: int, answer: Mapping[str, Any], headers: Mapping[str, str]) -> Outcome:
+def _by_status(
+    status: int, answer: Mapping[str, Any], headers: Mapping[str, str]
+) -> Unavailable | Refused | Unsure:
     code = f"HTTP_{status}"
     match status // 100, status:
         case _, 429 | 503:
             wait_s = _retry_after_s(headers)
             return Unavailable(code, "no error code", status, retry_after_s=wait_s)
         case 3, _:
-            where = urlsplit(headers.get("location", ""))
-            target = f" to {where.scheme}://{where.hostname}" if where.hostname else ""
-            text = f"the portal moved{target}: mend CALLS_BITRIX24_URL"
+            text = f"the portal moved{_moved_to(headers)}: mend CALLS_BITRIX24_URL"
             return Refused(code, text, status, "portal")
         case _, 401 | 403 | 404:
             text = "no error code: is CALLS_BITRIX24_URL right?"
@@ -423,6 +443,16 @@ def _by_status(status: int, answer: Mapping[str, Any], headers: Mapping[str, str
             return Unsure("UNREADABLE_ANSWER", "the answer is not as documented", status)
         case _:
             return Unsure(code, "no error code", status)
+
+
+def _moved_to(headers: Mapping[str, str]) -> str:
+    """Name the host of a redirect, and no more: its path may hold the secret."""
+    try:
+        where = urlsplit(headers.get("location", ""))
+        host = where.hostname
+    except ValueError:
+        return ""
+    return f" to {where.scheme}://{host}" if host else ""
 
 
 def _says_no(answer: Mapping[str, Any]) -> bool:

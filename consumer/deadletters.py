@@ -65,8 +65,8 @@ class DeadLetter:
     http_status: int | None
     attempt: int | None
     replay: int
-    body: bytes
-    fields: Mapping[str, Any]
+    body: bytes = field(repr=False)
+    fields: Mapping[str, Any] = field(repr=False)
     headers: Mapping[str, Any]
 
     @property

@@ -199,7 +199,7 @@ def settle(
         case Absent() if doubt.age_s < lag_s:
             return look_again
         case Absent(proved=True):
-            return _dial_again(doubt, 0.0, delays_s)
+            return _dial_again(doubt, doubt.age_s, [0.0] * len(delays_s))
         case Absent() | NoHistory() if doubt.may_retry:
             return _dial_again(doubt, doubt.age_s, delays_s)
         case Absent() | NoHistory():
@@ -207,9 +207,9 @@ def settle(
     assert_never(sighting)
 
 
-def _dial_again(doubt: Doubt, waited_s: float, delays_s: Sequence[int]) -> Retry | GiveUp:
+def _dial_again(doubt: Doubt, waited_s: float, delays_s: Sequence[float]) -> Retry | GiveUp:
     told = (doubt.code, doubt.description, doubt.http_status)
     if doubt.attempt > len(delays_s):
         return GiveUp("exhausted", *told)
-    delay_s = max(0.0, delays_s[doubt.attempt - 1] - waited_s) if waited_s else 0.0
+    delay_s = max(0.0, delays_s[doubt.attempt - 1] - waited_s)
     return Retry(delay_s, doubt.attempt + 1, *told)

@@ -6,10 +6,11 @@ Source: https://apidocs.bitrix24.com/api-reference/telephony/voximplant/voximpla
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from consumer.answers import error_of, is_transient
 from consumer.decision import LookUpFailed, NoHistory
 
 INFOCALL = "5"
@@ -28,7 +29,7 @@ class Row:
     call_id: str
     call_type: str
     line: str
-    digits: str
+    digits: str = field(repr=False)
     started_at: float
 
 
@@ -45,7 +46,7 @@ class Wanted:
     """Which calls are looked for: one number, one line, started between two moments."""
 
     line: str
-    number: str
+    number: str = field(repr=False)
     since: float
     until: float
 
@@ -93,16 +94,16 @@ def read_page(status: int, body: bytes) -> Page | NoHistory | LookUpFailed:
     A refusal and an answer that makes no sense mean that the history is not to be had; a busy or
     broken portal means nothing.
     """
-    if status == 429 or status >= 500:  # noqa: PLR2004
+    if status in {408, 429} or status >= 500 or is_transient(error_of(body)[0]):  # noqa: PLR2004
         return LookUpFailed()
     try:
         answer = json.loads(body)
         if status != 200 or answer.get("error"):  # noqa: PLR2004
             return NoHistory()
-        rows = tuple(_read_row(row) for row in answer["result"])
+        rows = tuple(_read_row(row) for row in answer["result"] if row["CALL_ID"] is not None)
         following = answer.get("next")
         return Page(rows, int(following) if following else None)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return NoHistory()
 
 

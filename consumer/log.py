@@ -1,5 +1,6 @@
 """One pipeline for every log line, ours and the libraries': JSON, or colours on a terminal."""
 
+import json
 import logging
 import sys
 import traceback
@@ -12,6 +13,10 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 QUIET = dict.fromkeys(("httpx", "httpcore", "uvicorn.access", "uvicorn.error"), logging.WARNING)
 """httpx logs every address at INFO, and the webhook's secret is in it."""
+
+
+SHORTEST_SECRET = 4
+"""Stars for anything shorter would make a line unreadable."""
 
 
 def set_up(level: str = "info", secrets: Sequence[str] = (), stream: TextIO | None = None) -> None:
@@ -69,8 +74,8 @@ def secret_parts(url: str) -> list[str]:
     if parts.scheme.startswith("http"):
         secrets.append(parts.path.strip("/"))
         # The secret is the last part; a user's number or a short path would star out half a log.
-        secrets += [part for part in parts.path.split("/")[-2:] if len(part) > 5]  # noqa: PLR2004
-    return sorted({s for s in secrets if s}, key=len, reverse=True)
+        secrets += [part for part in parts.path.split("/")[-2:] if len(part) > SHORTEST_SECRET]
+    return sorted({s for s in secrets if len(s) >= SHORTEST_SECRET}, key=len, reverse=True)
 
 
 def _name_library(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -94,9 +99,13 @@ def _without_message(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _stars(secrets: Sequence[str]) -> Processor:
+    # A quotation mark in a password is escaped by the time the line is written.
+    escaped = (json.dumps(secret, ensure_ascii=False)[1:-1] for secret in secrets)
+    hidden = tuple(dict.fromkeys([*secrets, *escaped]))
+
     def replace(_: WrappedLogger, __: str, line: EventDict | str) -> str:
         text = str(line)
-        for secret in secrets:
+        for secret in hidden:
             text = text.replace(secret, "***")
         return text
 

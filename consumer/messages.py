@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid5
@@ -228,7 +228,7 @@ class CallStarted:
     event_id: str
     request_id: str
     call_id: str | None
-    to_number: str
+    to_number: str = field(repr=False)
     from_line: str
     voice: str | None = None
     attempt: int
@@ -236,7 +236,7 @@ class CallStarted:
     requested_at: str | None = None
     started_at: str
     confirmed_by: ConfirmedBy
-    metadata: dict[str, str] | None = None
+    metadata: dict[str, str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,9 +252,9 @@ class CallFailed:
     attempt: int
     replay: int
     failed_at: str
-    to_number: str | None = None
+    to_number: str | None = field(default=None, repr=False)
     from_line: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[str, str] | None = field(default=None, repr=False)
 
 
 Event = CallStarted | CallFailed
@@ -343,7 +343,9 @@ class Trail:
 
 _COUNT_LIMIT = 1_000_000
 _TRACESTATE_LIMIT = 512
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
 
 
 def read_trail(
@@ -362,7 +364,7 @@ def read_trail(
     if not ours:
         return trail
     # A dead letter that somebody moved back with the broker's own tools is the next replay.
-    moved = "x-failed-at" in headers
+    moved = read_moment(headers.get("x-failed-at")) is not None
     return replace(
         trail,
         attempt=1 if moved else max(1, _count(headers.get("x-attempt"), 1)),

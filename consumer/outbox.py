@@ -1,7 +1,7 @@
 """What we publish: events, requests that wait, dead letters; each with its line in the log."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +27,8 @@ from consumer.messages import (
 from consumer.publisher import Publisher, build_message
 from consumer.topology import Topology
 
+GRACE_S = 0.5
+
 log = structlog.get_logger(__name__)
 
 
@@ -43,8 +45,8 @@ class Letter:
         redelivered: Whether the broker has handed it out before.
     """
 
-    body: bytes
-    fields: Mapping[str, Any]
+    body: bytes = field(repr=False)
+    fields: Mapping[str, Any] = field(repr=False)
     request_id: str
     request: CallRequested | Invalid
     trail: Trail
@@ -103,7 +105,8 @@ class Outbox:
                 attempt=entry.attempt,
                 unsure_since=None if entry.unsure_since is None else _moment(entry.unsure_since),
             ).headers() | _trouble(entry)
-        queue = self._topology.delay_for(wait_s)
+        # What was to be 30 s when it was recorded shall not become six times 5 s a moment later.
+        queue = self._topology.delay_for(wait_s + (GRACE_S if entry is not None else 0.0))
         message = build_message(letter.body, headers, correlation_id=letter.request_id)
         await self._publisher.publish_until_confirmed(message, "", queue.name)
         delay = next(d for d, known in self._topology.delays.items() if known is queue)

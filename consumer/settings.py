@@ -92,6 +92,7 @@ def _by_commas(value: object) -> object:
 
 DelayS = Annotated[int, Field(ge=1, le=30 * 86_400)]
 Name = Annotated[str, Field(max_length=200)]
+LineOrVoice = Annotated[str, Field(max_length=128)]
 
 
 class Settings(BaseModel):
@@ -107,9 +108,9 @@ class Settings(BaseModel):
     allow_http: bool = False
     """Whether the portal may be asked over plain http on another machine: for a mock."""
 
-    default_line: Name | None = None
+    default_line: LineOrVoice | None = None
     """The line for requests that name none."""
-    default_voice: Name | None = None
+    default_voice: LineOrVoice | None = None
     """The voice for requests that name none; without it the portal chooses."""
     default_region: Annotated[str, AfterValidator(_known_region)] | None = None
     """Two letters: how to read numbers without a country code."""
@@ -195,8 +196,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         WrongSettings: A setting is wrong or unknown.
     """
     from_file = {k: v or "" for k, v in dotenv_values(".env").items()}
-    found = {k: v for k, v in {**from_file, **environment}.items() if k.startswith(PREFIX) and v}
-    fields = {name.removeprefix(PREFIX).lower(): value.strip() for name, value in found.items()}
+    found = {k: v.strip() for k, v in {**from_file, **environment}.items() if k.startswith(PREFIX)}
+    fields = {name.removeprefix(PREFIX).lower(): value for name, value in found.items() if value}
     mistakes = _read_files(fields)
     unknown = [name for name in fields if name not in Settings.model_fields]
     mistakes += [_unknown(name) for name in unknown]

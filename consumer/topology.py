@@ -60,8 +60,7 @@ class Topology:
 
     def delay_for(self, wait_s: float) -> Queue:
         """Return where to wait *wait_s* seconds: the longest delay within, else the shortest."""
-        # Half a second of grace: what was to be 30 s a moment ago shall not become six times 5 s.
-        fitting = [delay for delay in self.delays if delay <= wait_s + 0.5]
+        fitting = [delay for delay in self.delays if delay <= wait_s]
         return self.delays[max(fitting) if fitting else min(self.delays)]
 
 

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
@@ -42,8 +42,8 @@ class Arrival:
         identity: Tells this message from a copy of it.
     """
 
-    body: bytes
-    fields: object
+    body: bytes = field(repr=False)
+    fields: object = field(repr=False)
     trail: Trail
     request_id: str | None
     key: str

@@ -1,0 +1,328 @@
+"""Log lines: one pipeline, one shape, and nothing in them that must not be seen."""
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+import structlog
+
+from consumer import log
+
+SECRET = "s3cr3t-webhook"
+
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Give logging back as pytest had it: `set_up` changes what all tests share."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    levels = {name: logging.getLogger(name).level for name in log.QUIET}
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    for name, least in levels.items():
+        logging.getLogger(name).setLevel(least)
+    structlog.contextvars.clear_contextvars()
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def lines(stream: io.StringIO) -> Lines:
+    def read() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    return read
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+# --- the shape
+
+
+def test_a_line_is_an_event_and_its_fields(stream: io.StringIO, lines: Lines) -> None:
+    log.set_up(stream=stream)
+
+    structlog.get_logger("consumer.worker").warning("call.failed", code="ERROR_CORE", attempt=3)
+
+    (line,) = lines()
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "call.failed",
+        "level": "warning",
+        "code": "ERROR_CORE",
+        "attempt": 3,
+    }
+
+
+def test_what_is_bound_is_on_every_line(stream: io.StringIO, lines: Lines) -> None:
+    log.set_up(stream=stream)
+
+    with structlog.contextvars.bound_contextvars(request_id="r-1", attempt=2):
+        structlog.get_logger().info("call.delayed")
+        logging.getLogger("aio_pika").warning("channel closed")
+    structlog.get_logger().info("worker.stopped")
+
+    delayed, closed, stopped = lines()
+    assert (delayed["request_id"], delayed["attempt"]) == ("r-1", 2)
+    assert (closed["request_id"], closed["attempt"]) == ("r-1", 2)
+    assert "request_id" not in stopped
+
+
+def test_a_line_stays_one_line_and_is_written_as_it_is(stream: io.StringIO, lines: Lines) -> None:
+    log.set_up(stream=stream)
+
+    structlog.get_logger().info("call.failed", description="один\ntwo", odd={1, 2}.__class__)
+
+    assert stream.getvalue().count("\n") == 1
+    assert "один" in stream.getvalue()
+    (line,) = lines()
+    assert line["description"] == "один\ntwo"
+    assert line["odd"] == "<class 'set'>"
+
+
+def test_on_a_terminal_a_line_is_for_people() -> None:
+    terminal = Terminal()
+    log.set_up(stream=terminal, secrets=[SECRET])
+
+    structlog.get_logger().warning("call.failed", code=SECRET)
+
+    shown = terminal.getvalue()
+    assert "call.failed" in shown
+    assert not shown.startswith("{")
+    assert SECRET not in shown
+
+
+def test_lines_go_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    log.set_up()
+
+    structlog.get_logger().info("worker.ready")
+
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["event"] == "worker.ready"
+    assert shown.err == ""
+
+
+LEVELS: dict[str, list[str]] = {
+    "debug": ["debug", "info", "warning", "error"],
+    "info": ["info", "warning", "error"],
+    "warning": ["warning", "error"],
+    "error": ["error"],
+}
+
+
+@pytest.mark.parametrize(("level", "shown"), LEVELS.items(), ids=LEVELS)
+def test_less_severe_lines_are_left_out(
+    level: str, shown: list[str], stream: io.StringIO, lines: Lines
+) -> None:
+    log.set_up(level, stream=stream)
+
+    for name in LEVELS:
+        getattr(structlog.get_logger(), name)("ours")
+        getattr(logging.getLogger("library"), name)("theirs")
+
+    ours = [line["level"] for line in lines() if line["event"] == "ours"]
+    theirs = [line["level"] for line in lines() if line.get("message") == "theirs"]
+    assert ours == theirs == shown
+
+
+def test_setting_up_again_does_not_double_the_lines(stream: io.StringIO, lines: Lines) -> None:
+    log.set_up(stream=stream)
+    log.set_up(stream=stream)
+
+    structlog.get_logger().info("worker.ready")
+    logging.getLogger("library").info("theirs")
+
+    assert len(lines()) == 2
+
+
+# --- libraries
+
+
+def test_a_librarys_sentence_is_filed_under_one_event(stream: io.StringIO, lines: Lines) -> None:
+    log.set_up(stream=stream)
+
+    logging.getLogger("aiormq.connection").warning("Server %s closed %d channels", "rabbit", 3)
+
+    (line,) = lines()
+    line.pop("timestamp")
+    assert line == {
+        "event": "library",
+        "library": "aiormq.connection",
+        "level": "warning",
+        "message": "Server rabbit closed 3 channels",
+    }
+
+
+def raise_quoting(text: str) -> None:
+    raise ValueError(f"cannot read {text}")
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        pytest.param(lambda: structlog.get_logger().exception("worker.bug"), id="ours"),
+        pytest.param(
+            lambda: structlog.get_logger().error("worker.bug", exc_info=sys.exc_info()),
+            id="ours, as three",
+        ),
+        pytest.param(
+            lambda: structlog.get_logger().error("worker.bug", exc_info=sys.exc_info()[1]),
+            id="ours, the exception itself",
+        ),
+        pytest.param(
+            lambda: logging.getLogger("library").error("failed", exc_info=sys.exc_info()),
+            id="a library's",
+        ),
+        pytest.param(
+            lambda: logging.getLogger("library").error("failed", exc_info=sys.exc_info()[1]),
+            id="a library's, the exception itself",
+        ),
+    ],
+)
+def test_an_exception_is_shown_by_type_and_place_only(
+    say: Callable[[], None], stream: io.StringIO, lines: Lines
+) -> None:
+    log.set_up(stream=stream)
+
+    try:
+        raise_quoting("+4915112345678")
+    except ValueError:
+        say()
+
+    (line,) = lines()
+    assert line["error"] == "ValueError"
+    assert line["at"][-1].startswith("test_log.py:")
+    assert line["at"][-1].endswith(" raise_quoting")
+    assert "4915112345678" not in stream.getvalue()
+    assert "Traceback" not in stream.getvalue()
+
+
+def test_the_causes_of_an_exception_are_not_quoted_either(
+    stream: io.StringIO, lines: Lines
+) -> None:
+    log.set_up(stream=stream)
+
+    try:
+        try:
+            raise_quoting("+4915112345678")
+        except ValueError as error:
+            raise RuntimeError("Frau Meier") from error
+    except RuntimeError:
+        logging.getLogger("library").exception("failed")
+
+    assert lines()[0]["error"] == "RuntimeError"
+    assert "4915112345678" not in stream.getvalue()
+    assert "Meier" not in stream.getvalue()
+
+
+def test_without_an_exception_there_is_none_to_show(stream: io.StringIO, lines: Lines) -> None:
+    log.set_up(stream=stream)
+
+    structlog.get_logger().error("worker.bug", exc_info=True)
+    logging.getLogger("library").error("failed", exc_info=sys.exc_info())
+
+    assert all("error" not in line and "at" not in line for line in lines())
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+async def test_httpx_never_shows_the_address_it_asks(
+    level: str, stream: io.StringIO, lines: Lines
+) -> None:
+    log.set_up(level, stream=stream)
+    transport = httpx.MockTransport(lambda _: httpx.Response(200))
+
+    async with httpx.AsyncClient(transport=transport) as client:
+        await client.post(f"https://portal.example/rest/1/{SECRET}/app.info")
+    logging.getLogger("httpcore.connection").debug("connect %s", SECRET)
+
+    assert lines() == []
+
+
+# --- secrets
+
+
+def test_where_a_secret_would_stand_stars_do(stream: io.StringIO, lines: Lines) -> None:
+    log.set_up(stream=stream, secrets=[SECRET])
+
+    structlog.get_logger().info(f"asks {SECRET}", url=f"https://p.example/{SECRET}/", n=[SECRET])
+    logging.getLogger("library").warning("cannot reach %s", SECRET)
+
+    ours, theirs = lines()
+    assert ours["event"] == "asks ***"
+    assert ours["url"] == "https://p.example/***/"
+    assert ours["n"] == ["***"]
+    assert theirs["message"] == "cannot reach ***"
+
+
+PARTS: dict[str, tuple[str, list[str]]] = {
+    "a webhook": (
+        "https://portal.example/rest/1/s3cr3t-webhook/",
+        ["rest/1/s3cr3t-webhook", "s3cr3t-webhook"],
+    ),
+    "a webhook without its last slash": (
+        "https://portal.example/rest/1/s3cr3t-webhook",
+        ["rest/1/s3cr3t-webhook", "s3cr3t-webhook"],
+    ),
+    "a webhook behind another path": (
+        "http://127.0.0.1/mock/rest/1/s3cr3t-webhook/",
+        ["mock/rest/1/s3cr3t-webhook", "s3cr3t-webhook"],
+    ),
+    "a short secret": ("https://portal.example/rest/1/abc/", ["rest/1/abc"]),
+    "no path": ("https://portal.example/", []),
+    "a broker": ("amqp://calls:hush@rabbit:5672/", ["hush"]),
+    "a broker whose password is encoded": ("amqp://calls:hu%2Fsh@rabbit/", ["hu%2Fsh", "hu/sh"]),
+    "a broker without a password": ("amqp://rabbit/vhost-of-ours", []),
+    "a proxy's password too": (
+        "https://me:hush@portal.example/rest/1/s3cr3t-webhook/",
+        ["rest/1/s3cr3t-webhook", "s3cr3t-webhook", "hush"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("url", "parts"), PARTS.values(), ids=PARTS)
+def test_of_an_address_the_secret_parts_are_known_the_longest_first(
+    url: str, parts: list[str]
+) -> None:
+    assert log.secret_parts(url) == parts
+
+
+PASSWORDS: dict[str, str] = {
+    "letters": "hush-hush",
+    "slash": "hush/hush",
+    "percent": "hush%hush",
+    "at sign": "hush@hush",
+    "umlaut": "hüsh-hüsh",
+    "quote": 'hush"hush',
+    "backslash": "hush\\hush",
+    "line break": "hush\nhush",
+}
+
+
+@pytest.mark.parametrize("password", PASSWORDS.values(), ids=PASSWORDS)
+def test_a_password_is_starred_however_it_is_written(
+    password: str, stream: io.StringIO, lines: Lines
+) -> None:
+    url = f"amqp://calls:{quote(password, safe='')}@rabbit:5672/"
+    log.set_up(stream=stream, secrets=log.secret_parts(url))
+
+    structlog.get_logger().info("broker.lost", url=url, password=password)
+
+    (line,) = lines()
+    assert line["url"] == "amqp://calls:***@rabbit:5672/"
+    assert line["password"] == "***"

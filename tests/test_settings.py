@@ -1,0 +1,494 @@
+"""Settings: where they come from, and the line that each mistake gets."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from consumer.settings import Settings, WrongSettings, read_settings
+
+BROKER = "amqp://calls:hush-hush@rabbit:5672/vhost"
+PORTAL = "https://portal.example/rest/1/s3cr3t-webhook/"
+
+
+def mistakes(**environment: str) -> list[str]:
+    """Read settings that are wrong, and return what is said of them."""
+    with pytest.raises(WrongSettings) as caught:
+        read_settings(environment)
+    assert str(caught.value) == "\n".join(caught.value.mistakes)
+    return caught.value.mistakes
+
+
+# --- where they come from
+
+FIELDS: dict[str, tuple[str, object]] = {
+    "rabbitmq_url": (BROKER, SecretStr(BROKER)),
+    "bitrix24_url": (PORTAL, SecretStr(PORTAL)),
+    "allow_http": ("true", True),
+    "default_line": ("reg151083", "reg151083"),
+    "default_voice": ("ruinternalfemale", "ruinternalfemale"),
+    "default_region": ("DE", "DE"),
+    "rate_per_s": ("5", 5.0),
+    "burst": ("40", 40),
+    "operating_limit_s": ("420", 420.0),
+    "concurrency": ("32", 32),
+    "timeout_s": ("70.5", 70.5),
+    "retry_delays_s": ("1, 2,600", (1, 2, 600)),
+    "exchange": ("phone", "phone"),
+    "queue": ("reminders", "reminders"),
+    "declare": ("false", False),
+    "pause_after": ("3", 3),
+    "http_port": ("0", 0),
+    "ledger_url": ("sqlite:////var/lib/calls.db", "sqlite:////var/lib/calls.db"),
+    "when_unsure": ("retry", "retry"),
+    "history_lag_s": ("0", 0.0),
+    "ledger_retention_days": ("30", 30),
+    "drain_s": ("90", 90.0),
+    "log_level": ("debug", "debug"),
+}
+
+
+def test_every_setting_is_tried_here() -> None:
+    assert set(FIELDS) == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_setting_comes_from_the_environment(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, value = FIELDS[field]
+    assert getattr(read_settings(), field) != value
+    monkeypatch.setenv(f"CALLS_{field.upper()}", text)
+
+    assert getattr(read_settings(), field) == value
+
+
+def test_all_settings_together_are_a_configuration() -> None:
+    settings = read_settings({f"CALLS_{name.upper()}": text for name, (text, _) in FIELDS.items()})
+
+    assert settings == Settings(**{name: value for name, (_, value) in FIELDS.items()})
+
+
+def test_without_any_setting_the_defaults_are_those_of_the_contract() -> None:
+    settings = read_settings({})
+
+    assert settings == Settings()
+    assert settings.rabbitmq_url is settings.bitrix24_url is None
+    assert settings.retry_delays_s == (5, 30, 300, 1800, 3600)
+    assert (settings.rate_per_s, settings.burst, settings.concurrency) == (2.0, 20, 10)
+    assert (settings.timeout_s, settings.history_lag_s) == (65.0, 300.0)
+    assert (settings.exchange, settings.queue) == ("calls", "call.requested")
+    assert (settings.ledger_url, settings.when_unsure) == (
+        "sqlite:///call-ledger.db",
+        "dead-letter",
+    )
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_an_empty_setting_is_none(field: str) -> None:
+    assert read_settings({f"CALLS_{field.upper()}": ""}) == Settings()
+
+
+@pytest.mark.parametrize("field", ["default_line", "default_voice"])
+def test_a_blank_setting_is_none(field: str) -> None:
+    assert read_settings({f"CALLS_{field.upper()}": "  "}) == Settings()
+
+
+def test_blanks_around_a_setting_are_no_part_of_it() -> None:
+    assert read_settings({"CALLS_DEFAULT_LINE": " reg1\n"}).default_line == "reg1"
+
+
+def test_what_is_no_setting_of_ours_is_nobodys_business() -> None:
+    assert read_settings({"PATH": "/bin", "CALLSIGN": "x", "calls_burst": "7"}) == Settings()
+
+
+def test_settings_do_not_change() -> None:
+    settings = read_settings({})
+
+    with pytest.raises(ValidationError):
+        settings.burst = 7  # type: ignore[misc]
+
+
+# --- .env
+
+
+def test_a_setting_comes_from_a_file_in_this_folder(tmp_path: Path) -> None:
+    tmp_path.joinpath(".env").write_text(
+        "# ours\nexport CALLS_BURST=7\nCALLS_DEFAULT_LINE='reg 1'\nCALLS_QUEUE\nOTHER=1\n"
+    )
+
+    assert read_settings({}) == Settings(burst=7, default_line="reg 1")
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    tmp_path.joinpath(".env").write_text("CALLS_BURST=7\nCALLS_QUEUE=reminders\n")
+
+    settings = read_settings({"CALLS_BURST": "8"})
+
+    assert (settings.burst, settings.queue) == (8, "reminders")
+
+
+def test_an_empty_variable_takes_back_what_the_file_says(tmp_path: Path) -> None:
+    tmp_path.joinpath(".env").write_text("CALLS_BURST=7\n")
+
+    assert read_settings({"CALLS_BURST": ""}) == Settings()
+
+
+def test_a_mistake_in_the_file_is_a_mistake(tmp_path: Path) -> None:
+    tmp_path.joinpath(".env").write_text("CALLS_BURSTS=7\n")
+
+    assert mistakes() == ["CALLS_BURSTS: there is no such setting: did you mean CALLS_BURST?"]
+
+
+# --- secrets in files
+
+
+@pytest.mark.parametrize(("field", "secret"), [("rabbitmq_url", BROKER), ("bitrix24_url", PORTAL)])
+def test_a_secret_may_be_in_a_file(field: str, secret: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(f"{secret}\n")
+
+    settings = read_settings({f"CALLS_{field.upper()}_FILE": str(file)})
+
+    assert getattr(settings, field) == SecretStr(secret)
+
+
+def test_a_secret_that_comes_twice_is_a_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(BROKER)
+
+    assert mistakes(CALLS_RABBITMQ_URL=BROKER, CALLS_RABBITMQ_URL_FILE=str(file)) == [
+        "CALLS_RABBITMQ_URL: is set, and CALLS_RABBITMQ_URL_FILE too: keep one"
+    ]
+
+
+UNREADABLE: dict[str, tuple[bytes | None, str]] = {
+    "missing": (None, "CALLS_BITRIX24_URL_FILE: cannot be read: FileNotFoundError"),
+    "bytes": (b"\xff\xfe", "CALLS_BITRIX24_URL_FILE: cannot be read: UnicodeDecodeError"),
+    "empty": (
+        b"\n",
+        "CALLS_BITRIX24_URL: is no webhook address: write https://portal/rest/<user>/<secret>/",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "line"), UNREADABLE.values(), ids=UNREADABLE)
+def test_a_file_without_a_secret_is_a_mistake(
+    content: bytes | None, line: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+
+    assert mistakes(CALLS_BITRIX24_URL_FILE=str(file)) == [line]
+
+
+def test_a_folder_is_no_secret(tmp_path: Path) -> None:
+    assert mistakes(CALLS_RABBITMQ_URL_FILE=str(tmp_path)) == [
+        "CALLS_RABBITMQ_URL_FILE: cannot be read: IsADirectoryError"
+    ]
+
+
+def test_what_is_no_secret_is_not_read_from_files(tmp_path: Path) -> None:
+    assert mistakes(CALLS_QUEUE_FILE=str(tmp_path)) == [
+        "CALLS_QUEUE_FILE: there is no such setting: did you mean CALLS_QUEUE?"
+    ]
+
+
+# --- mistakes
+
+NO_BROKER = "CALLS_RABBITMQ_URL: is no AMQP address: write amqp://user:password@host/"
+NO_PORTAL = "CALLS_BITRIX24_URL: is no webhook address: write https://portal/rest/<user>/<secret>/"
+BEHIND = "CALLS_BITRIX24_URL: has something behind the path: end it with the secret"
+GROWING = "CALLS_RETRY_DELAYS_S: must be whole seconds that grow, as 5,30,300"
+REGION = "CALLS_DEFAULT_REGION: is no region: write two letters, as US or DE"
+DRAIN = "CALLS_DRAIN_S: must be more than CALLS_TIMEOUT_S, or a stop cuts calls off"
+HTTP = (
+    "CALLS_BITRIX24_URL: would send the secret unencrypted: write https, "
+    "or set CALLS_ALLOW_HTTP=true for a mock"
+)
+WHOLE = "Input should be a valid integer, unable to parse string as an integer"
+
+WRONG: dict[str, tuple[str, str, str]] = {
+    "broker over http": ("rabbitmq_url", "http://rabbit/", NO_BROKER),
+    "broker without host": ("rabbitmq_url", "amqp:///vhost", NO_BROKER),
+    "broker as a host": ("rabbitmq_url", "rabbit:5672", NO_BROKER),
+    "broker with a bad port": (
+        "rabbitmq_url",
+        "amqp://calls:hush-hush@rabbit:port/",
+        "CALLS_RABBITMQ_URL: is no address that can be read",
+    ),
+    "broker with a bad bracket": (
+        "rabbitmq_url",
+        "amqp://calls:hush-hush@[::1/",
+        "CALLS_RABBITMQ_URL: is no address that can be read",
+    ),
+    "portal over ftp": ("bitrix24_url", "ftp://portal.example/", NO_PORTAL),
+    "portal as a host": ("bitrix24_url", "portal.example/rest/1/s3cr3t/", NO_PORTAL),
+    "portal without host": ("bitrix24_url", "https:///rest/1/s3cr3t/", NO_PORTAL),
+    "portal with a query": ("bitrix24_url", f"{PORTAL}?auth=s3cr3t", BEHIND),
+    "portal with a fragment": ("bitrix24_url", f"{PORTAL}#top", BEHIND),
+    "portal with a port too high": (
+        "bitrix24_url",
+        "https://portal.example:99999/",
+        "CALLS_BITRIX24_URL: is no address that can be read",
+    ),
+    "region in small letters": ("default_region", "de", REGION),
+    "region in words": ("default_region", "Germany", REGION),
+    "region of nobody": ("default_region", "XX", REGION),
+    "flag in words": (
+        "allow_http",
+        "perhaps",
+        "CALLS_ALLOW_HTTP: Input should be a valid boolean, unable to interpret input",
+    ),
+    "rate below 0": (
+        "rate_per_s",
+        "-1",
+        "CALLS_RATE_PER_S: Input should be greater than or equal to 0",
+    ),
+    "rate too high": (
+        "rate_per_s",
+        "10001",
+        "CALLS_RATE_PER_S: Input should be less than or equal to 10000",
+    ),
+    "rate in words": (
+        "rate_per_s",
+        "two",
+        "CALLS_RATE_PER_S: Input should be a valid number, unable to parse string as a number",
+    ),
+    "no burst": ("burst", "0", "CALLS_BURST: Input should be greater than or equal to 1"),
+    "burst a fraction": ("burst", "1.5", f"CALLS_BURST: {WHOLE}"),
+    "no operating time": (
+        "operating_limit_s",
+        "0",
+        "CALLS_OPERATING_LIMIT_S: Input should be greater than 0",
+    ),
+    "no call at once": (
+        "concurrency",
+        "0",
+        "CALLS_CONCURRENCY: Input should be greater than or equal to 1",
+    ),
+    "too many calls at once": (
+        "concurrency",
+        "1001",
+        "CALLS_CONCURRENCY: Input should be less than or equal to 1000",
+    ),
+    "no time to answer": ("timeout_s", "0", "CALLS_TIMEOUT_S: Input should be greater than 0"),
+    "time that is none": ("timeout_s", "nan", "CALLS_TIMEOUT_S: Input should be greater than 0"),
+    "delays that shrink": ("retry_delays_s", "5,30,20", GROWING),
+    "delays that repeat": ("retry_delays_s", "5,5", GROWING),
+    "delays with a gap": ("retry_delays_s", "5,,30", f"CALLS_RETRY_DELAYS_S: {WHOLE}"),
+    "delays in words": ("retry_delays_s", "5s", f"CALLS_RETRY_DELAYS_S: {WHOLE}"),
+    "delay of nothing": (
+        "retry_delays_s",
+        "0,5",
+        "CALLS_RETRY_DELAYS_S: Input should be greater than or equal to 1",
+    ),
+    "delay of more than a month": (
+        "retry_delays_s",
+        "2592001",
+        "CALLS_RETRY_DELAYS_S: Input should be less than or equal to 2592000",
+    ),
+    "a name too long": (
+        "queue",
+        "q" * 201,
+        "CALLS_QUEUE: String should have at most 200 characters",
+    ),
+    "no pause": (
+        "pause_after",
+        "0",
+        "CALLS_PAUSE_AFTER: Input should be greater than or equal to 1",
+    ),
+    "port too high": (
+        "http_port",
+        "65536",
+        "CALLS_HTTP_PORT: Input should be less than or equal to 65535",
+    ),
+    "doubts settled otherwise": (
+        "when_unsure",
+        "drop",
+        "CALLS_WHEN_UNSURE: Input should be 'dead-letter' or 'retry'",
+    ),
+    "lag below 0": (
+        "history_lag_s",
+        "-1",
+        "CALLS_HISTORY_LAG_S: Input should be greater than or equal to 0",
+    ),
+    "nothing remembered": (
+        "ledger_retention_days",
+        "0",
+        "CALLS_LEDGER_RETENTION_DAYS: Input should be greater than or equal to 1",
+    ),
+    "a stop as long as a call": ("drain_s", "65", DRAIN),
+    "a call as long as a stop": ("timeout_s", "80", DRAIN),
+    "a level of nobody": (
+        "log_level",
+        "loud",
+        "CALLS_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or 'error'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("field", "text", "line"), WRONG.values(), ids=WRONG)
+def test_a_wrong_setting_gets_one_line(field: str, text: str, line: str) -> None:
+    assert mistakes(**{f"CALLS_{field.upper()}": text}) == [line]
+
+
+@pytest.mark.parametrize("url", ["call-ledger.db", "sqlite:call.db", "mysql://hush-hush@db/calls"])
+def test_a_ledger_that_cannot_be_is_a_mistake(url: str) -> None:
+    (line,) = mistakes(CALLS_LEDGER_URL=url)
+
+    assert line.startswith("CALLS_LEDGER_URL: ")
+    assert "hush-hush" not in line
+
+
+UNKNOWN: dict[str, tuple[str, str]] = {
+    "misspelt": ("CALLS_RETRY_DELAY_S", "did you mean CALLS_RETRY_DELAYS_S?"),
+    "an older name": ("CALLS_RABBIT_URL", "did you mean CALLS_RABBITMQ_URL?"),
+    "nothing like it": ("CALLS_XYZZY", "the README lists them all"),
+}
+
+
+@pytest.mark.parametrize(("name", "hint"), UNKNOWN.values(), ids=UNKNOWN)
+def test_an_unknown_setting_is_a_mistake(name: str, hint: str) -> None:
+    assert mistakes(**{name: "hush-hush"}) == [f"{name}: there is no such setting: {hint}"]
+
+
+def test_each_mistake_gets_a_line_of_its_own() -> None:
+    assert mistakes(
+        CALLS_BURST="many",
+        CALLS_RABBITMQ_URL="http://calls:hush-hush@rabbit/",
+        CALLS_XYZZY="1",
+        CALLS_BITRIX24_URL_FILE="/nowhere",
+        CALLS_RETRY_DELAYS_S="a,b,c",
+    ) == [
+        "CALLS_BITRIX24_URL_FILE: cannot be read: FileNotFoundError",
+        "CALLS_XYZZY: there is no such setting: the README lists them all",
+        NO_BROKER,
+        f"CALLS_BURST: {WHOLE}",
+        f"CALLS_RETRY_DELAYS_S: {WHOLE}",
+    ]
+
+
+# --- the portal's address
+
+ADDRESSES: dict[str, tuple[str, str]] = {
+    "as it should be": (PORTAL, PORTAL),
+    "without the last slash": (PORTAL.rstrip("/"), PORTAL),
+    "with too many": (f"{PORTAL}//", PORTAL),
+    "with our method": (f"{PORTAL}voximplant.infocall.startwithtext", PORTAL),
+    "with our method and a suffix": (f"{PORTAL}voximplant.infocall.startwithtext.json", PORTAL),
+    "with our method and a slash": (f"{PORTAL}voximplant.infocall.startwithtext/", PORTAL),
+    "with the portal's example": (f"{PORTAL}crm.lead.list.json", PORTAL),
+    "with another base": (
+        "https://gateway.example/bitrix/v2/rest/1/s3cr3t/",
+        "https://gateway.example/bitrix/v2/rest/1/s3cr3t/",
+    ),
+    "without a path": ("https://portal.example", "https://portal.example/"),
+    "with a port": ("https://portal.example:8443/a/", "https://portal.example:8443/a/"),
+}
+
+
+@pytest.mark.parametrize(("written", "kept"), ADDRESSES.values(), ids=ADDRESSES)
+def test_the_portals_address_is_kept_up_to_the_methods_name(written: str, kept: str) -> None:
+    settings = read_settings({"CALLS_BITRIX24_URL": written})
+
+    assert settings.needed("bitrix24_url") == kept
+
+
+LOOPBACK = ["localhost", "127.0.0.1:8024", "127.8.8.8", "[::1]:8024", "portal.localhost"]
+ELSEWHERE = [
+    "portal.example",
+    "10.0.0.7",
+    "0.0.0.0:8024",
+    "[2001:db8::1]",
+    "localhost.example",
+    "mylocalhost",
+    "127.0.0.1.example",
+]
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_plain_http_is_fine_on_this_machine(host: str) -> None:
+    url = f"http://{host}/rest/1/s3cr3t/"
+
+    assert read_settings({"CALLS_BITRIX24_URL": url}).needed("bitrix24_url") == url
+
+
+@pytest.mark.parametrize("host", ELSEWHERE)
+def test_plain_http_to_another_machine_is_a_mistake(host: str) -> None:
+    assert mistakes(CALLS_BITRIX24_URL=f"http://{host}/rest/1/s3cr3t/") == [HTTP]
+
+
+@pytest.mark.parametrize("host", ELSEWHERE)
+def test_plain_http_to_another_machine_can_be_allowed(host: str) -> None:
+    url = f"http://{host}/rest/1/s3cr3t/"
+
+    settings = read_settings({"CALLS_BITRIX24_URL": url, "CALLS_ALLOW_HTTP": "true"})
+
+    assert settings.needed("bitrix24_url") == url
+
+
+# --- secrets
+
+NOT_SET: dict[str, str] = {
+    "rabbitmq_url": "CALLS_RABBITMQ_URL: is not set: write amqp://user:password@host:5672/",
+    "bitrix24_url": "CALLS_BITRIX24_URL: is not set: write https://portal/rest/<user>/<secret>/",
+}
+
+
+def test_what_is_needed_and_not_set_is_a_mistake() -> None:
+    with pytest.raises(WrongSettings) as broker:
+        read_settings({}).needed("rabbitmq_url")
+    with pytest.raises(WrongSettings) as portal:
+        read_settings({}).needed("bitrix24_url")
+
+    assert broker.value.mistakes == [NOT_SET["rabbitmq_url"]]
+    assert portal.value.mistakes == [NOT_SET["bitrix24_url"]]
+
+
+def test_settings_do_not_show_their_secrets() -> None:
+    settings = read_settings({"CALLS_RABBITMQ_URL": BROKER, "CALLS_BITRIX24_URL": PORTAL})
+
+    for shown in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "hush-hush" not in shown
+        assert "s3cr3t" not in shown
+    assert settings.needed("rabbitmq_url") == BROKER
+    assert settings.needed("bitrix24_url") == PORTAL
+
+
+SECRETIVE: dict[str, dict[str, str]] = {
+    "a wrong scheme": {"CALLS_RABBITMQ_URL": "http://calls:hush-hush@rabbit/"},
+    "a wrong port": {"CALLS_RABBITMQ_URL": "amqp://calls:hush-hush@rabbit:port/"},
+    "a bad bracket": {"CALLS_RABBITMQ_URL": "amqp://calls:hush-hush@[::1/"},
+    "no address": {"CALLS_BITRIX24_URL": "s3cr3t"},
+    "a secret in a query": {"CALLS_BITRIX24_URL": "https://portal.example/?auth=s3cr3t"},
+    "plain http": {"CALLS_BITRIX24_URL": "http://portal.example/rest/1/s3cr3t/"},
+    "another setting is wrong": {
+        "CALLS_RABBITMQ_URL": BROKER,
+        "CALLS_BITRIX24_URL": PORTAL,
+        "CALLS_BURST": "0",
+        "CALLS_DRAIN_S": "1",
+    },
+    "two that do not go together": {
+        "CALLS_RABBITMQ_URL": BROKER,
+        "CALLS_BITRIX24_URL": PORTAL,
+        "CALLS_DRAIN_S": "1",
+    },
+    "a secret in the wrong place": {"CALLS_BURST": BROKER, "CALLS_WHEN_UNSURE": PORTAL},
+}
+
+
+@pytest.mark.parametrize("environment", SECRETIVE.values(), ids=SECRETIVE)
+def test_no_mistake_shows_a_secret(environment: dict[str, str]) -> None:
+    with pytest.raises(WrongSettings) as caught:
+        read_settings(environment)
+
+    for shown in (str(caught.value), repr(caught.value)):
+        assert "hush-hush" not in shown
+        assert "s3cr3t" not in shown
+
+
+def test_settings_made_by_hand_do_not_quote_what_is_wrong_either() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({"rabbitmq_url": "http://calls:hush-hush@rabbit/", "burst": BROKER})
+
+    assert "hush-hush" not in str(caught.value)
