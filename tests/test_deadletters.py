@@ -1,0 +1,278 @@
+"""Dead letters: looked at without a trace, sent back once, given up with a record."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import aio_pika
+import pytest
+
+from consumer.app import topology_of
+from consumer.deadletters import (
+    Choice,
+    DeadLetter,
+    Replay,
+    give_up,
+    group,
+    look,
+    masked,
+    send_back,
+)
+from consumer.messages import read_moment
+from consumer.sandbox import SandboxPortal
+from tests.conftest import Bench, Command
+
+NO_BASE_LINE = "+12025550120"
+BAD_NUMBER = "+12025550123"
+
+
+async def fail(bench: Bench, *numbers: str) -> list[str]:
+    """Have requests refused, one after the other, and return their ids."""
+    ids = []
+    async with bench.running():
+        for number in numbers:
+            ids.append(await bench.ask(number))
+            await bench.event(ids[-1])
+    return ids
+
+
+async def letters(
+    bench: Bench, choice: Choice | None = None, limit: int | None = None
+) -> list[DeadLetter]:
+    settings = bench.settings()
+    found = look(bench.given["rabbitmq_url"], topology_of(settings), choice or Choice(), limit)
+    return [letter async for letter in found]
+
+
+async def fill(bench: Bench, count: int) -> list[str]:
+    """Put plain dead letters into the queue, without a worker."""
+    for number in range(count):
+        body = json.dumps(bench.request(request_id=f"r{number:04}")).encode()
+        headers = {"x-failed-at": f"2026-01-01T00:00:{number % 60:02}Z", "x-reason": "refused"}
+        message = aio_pika.Message(body, headers={**headers}, message_id=f"m{number}")
+        await bench.channel.default_exchange.publish(message, f"{bench.queue}.dlq")
+    return [f"r{number:04}" for number in range(count)]
+
+
+async def sent_back(
+    bench: Bench, how: Replay | None = None, choice: Choice | None = None
+) -> list[str]:
+    done: list[str] = []
+
+    async def each(letter: DeadLetter) -> None:
+        done.append(letter.id)
+
+    chosen = {letter.key for letter in await letters(bench)}
+    topology = topology_of(bench.settings())
+    await send_back(bench.given["rabbitmq_url"], topology, chosen, how or Replay(), each)
+    return done
+
+
+async def test_looking_leaves_everything_where_it_was(bench: Bench) -> None:
+    ids = await fill(bench, 60)
+
+    for limit in (None, 5, 5, None, 20, 1, 60, None, 7):
+        found = [letter.id for letter in await letters(bench, limit=limit)]
+        assert found[: limit or 60] == ids[: limit or 60]
+
+    assert [letter.id for letter in await letters(bench)] == ids
+
+
+async def test_an_interrupted_look_loses_nothing(bench: Bench) -> None:
+    ids = await fill(bench, 40)
+
+    async for _ in look(bench.given["rabbitmq_url"], topology_of(bench.settings()), Choice()):
+        break
+
+    assert sorted(letter.id for letter in await letters(bench)) == ids
+
+
+CHOICES: dict[str, tuple[Choice, int]] = {
+    "all": (Choice(), 3),
+    "by reason": (Choice(reasons=("refused",)), 2),
+    "by code, in any case": (Choice(codes=("error_core",)), 2),
+    "by another code": (Choice(codes=("EXPIRED",)), 0),
+    "invalid ones": (Choice(reasons=("invalid",)), 1),
+    "of long ago": (Choice(until=read_moment("2020-01-01T00:00:00Z")), 0),
+    "since long ago": (Choice(since=read_moment("2020-01-01T00:00:00Z")), 3),
+    "that came back": (Choice(replayed=True), 0),
+    "that did not": (Choice(replayed=False), 3),
+    "by line": (Choice(line="reg151083"), 0),
+}
+
+
+async def test_each_filter_chooses_what_it_says(bench: Bench) -> None:
+    await fail(bench, NO_BASE_LINE, BAD_NUMBER, "0")
+
+    found = {name: len(await letters(bench, choice)) for name, (choice, _) in CHOICES.items()}
+
+    assert found == {name: count for name, (_, count) in CHOICES.items()}
+
+
+async def test_groups_say_how_many_and_what_to_do(bench: Bench) -> None:
+    ids = await fail(bench, NO_BASE_LINE, NO_BASE_LINE, BAD_NUMBER)
+
+    groups = await group(bench.given["rabbitmq_url"], topology_of(bench.settings()), Choice())
+
+    assert [(g.count, g.example.id) for g in groups] == [(2, ids[0]), (1, ids[2])]
+    assert "from_line" in groups[0].example.advice
+    assert "Correct the number" in groups[1].example.advice
+
+
+async def test_a_replay_is_dialled_once_its_cause_is_mended(
+    bench: Bench, portal: SandboxPortal
+) -> None:
+    portal.patch({"lines": {"sip7": "Office"}})
+    (request_id,) = await fail(bench, "+12025550100")
+    portal.patch({"lines": {"reg151083": "Cloud"}})
+
+    assert await sent_back(bench) == [request_id]
+    async with bench.running():
+        failed, started = await bench.events(request_id, 2)
+
+    assert (failed["replay"], started["replay"]) == (0, 1)
+    assert failed["event_id"] != started["event_id"]
+    assert [call.to_number for call in portal.calls] == ["+12025550100"]
+    assert await letters(bench) == []
+
+
+async def test_a_dead_letter_of_a_request_that_was_started_is_announced_not_dialled(
+    bench: Bench, portal: SandboxPortal
+) -> None:
+    async with bench.running():
+        request_id = await bench.ask()
+        first = await bench.event(request_id)
+        copy = json.dumps(bench.request(request_id=request_id)).encode()
+        await bench.channel.default_exchange.publish(
+            aio_pika.Message(copy, message_id="m"), f"{bench.queue}.dlq"
+        )
+        await sent_back(bench)
+        again = (await bench.events(request_id, 2))[1]
+        redialled = Replay(redial=True)
+        await bench.channel.default_exchange.publish(
+            aio_pika.Message(copy, message_id="m2"), f"{bench.queue}.dlq"
+        )
+        await sent_back(bench, redialled)
+        dialled_again = (await bench.events(request_id, 3))[2]
+
+    assert first["event_id"] == again["event_id"]
+    assert (again["confirmed_by"], dialled_again["confirmed_by"]) == ("ledger", "answer")
+    assert len(portal.calls) == 2
+
+
+async def test_an_edited_replay_goes_with_the_new_value(
+    bench: Bench, portal: SandboxPortal
+) -> None:
+    (request_id,) = await fail(bench, NO_BASE_LINE)
+
+    await sent_back(bench, Replay(edits={"to_number": "+12025550101"}))
+    async with bench.running():
+        started = (await bench.events(request_id, 2))[1]
+
+    assert started["to_number"] == "+12025550101"
+    assert [call.to_number for call in portal.calls] == ["+12025550101"]
+
+
+async def test_two_operators_at_once_dial_each_request_once(
+    bench: Bench, portal: SandboxPortal
+) -> None:
+    portal.patch({"trouble": "bad number"})
+    ids = await fail(bench, *(["+12025550100"] * 20))
+    portal.patch({"trouble": None})
+
+    await asyncio.gather(sent_back(bench), sent_back(bench))
+    left = await letters(bench)
+    if left:
+        await sent_back(bench)
+    async with bench.running():
+        await bench.until(lambda: {e["request_id"] for e in bench.heard if e["replay"]} == set(ids))
+
+    assert sorted(call.text for call in portal.calls) == ["Hello."] * 20
+    assert await letters(bench) == []
+
+
+async def test_given_up_is_gone_and_was_shown_before(bench: Bench) -> None:
+    ids = await fill(bench, 5)
+    seen: list[str] = []
+    chosen = {letter.key for letter in await letters(bench, Choice(ids=ids[1:3]))}
+
+    await give_up(
+        bench.given["rabbitmq_url"],
+        topology_of(bench.settings()),
+        chosen,
+        lambda letter: seen.append(letter.id),
+    )
+
+    assert seen == ids[1:3]
+    assert [letter.id for letter in await letters(bench)] == [ids[0], *ids[3:]]
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [("+12025550101", "+1202555••01"), ("12", "••"), (5, None)],
+)
+def test_a_number_is_masked(number: object, shown: str | None) -> None:
+    assert masked(number) == shown
+
+
+WRONG_USAGES: dict[str, tuple[tuple[str, ...], int]] = {
+    "replay nothing": (("replay",), 2),
+    "replay an id and all": (("replay", "r0001", "--all"), 2),
+    "replay a filter and all": (("replay", "--code", "X", "--all"), 2),
+    "replay an unknown id": (("replay", "r9999"), 1),
+    "set without a value": (("replay", "--all", "--set", "from_line"), 2),
+    "set the id": (("replay", "--all", "--set", "request_id=x"), 2),
+    "set an unknown field": (("replay", "--all", "--set", "line=x"), 2),
+    "set a bad number": (("replay", "--all", "--set", "to_number=x"), 1),
+    "set bad metadata": (("replay", "--all", "--set", "metadata={"), 2),
+    "no rate": (("replay", "--all", "--rate", "0"), 2),
+    "a time that is none": (("list", "--since", "yesterday"), 2),
+    "no limit": (("list", "--limit", "0"), 2),
+    "discard without a reason": (("discard", "--all"), 2),
+    "discard nothing": (("discard", "--why", "x"), 2),
+    "discard an unknown id": (("discard", "r9999", "--why", "x"), 1),
+    "discard to a folder": (("discard", "--all", "--why", "x", "--to", "/"), 2),
+    "show nothing": (("show",), 2),
+    "show an unknown id": (("show", "r9999"), 1),
+    "an unknown command": (("purge",), 2),
+}
+
+
+async def test_a_wrong_usage_is_one_clear_line_and_changes_nothing(
+    bench: Bench, call_consumer: Callable[..., Command]
+) -> None:
+    ids = await fill(bench, 3)
+    given = {name: bench.given[name] for name in ("rabbitmq_url", "exchange", "queue")}
+    commands = {
+        name: call_consumer("dlq", *arguments, **given)
+        for name, (arguments, _) in WRONG_USAGES.items()
+    }
+
+    await bench.until(lambda: all(command.code is not None for command in commands.values()))
+
+    assert {name: command.code for name, command in commands.items()} == {
+        name: code for name, (_, code) in WRONG_USAGES.items()
+    }
+    for command in commands.values():
+        said = command.stderr.read_text()
+        assert "Error: " in said
+        assert "Traceback" not in said
+    assert [letter.id for letter in await letters(bench)] == ids
+
+
+async def test_discard_keeps_what_publish_takes(
+    bench: Bench, call_consumer: Callable[..., Command], tmp_path: object
+) -> None:
+    await fill(bench, 3)
+    given = {name: bench.given[name] for name in ("rabbitmq_url", "exchange", "queue")}
+    kept = f"{tmp_path}/kept.jsonl"
+
+    discard = call_consumer("dlq", "discard", "--all", "--why", "over", "--to", kept, **given)
+    await bench.until(lambda: discard.code is not None)
+    publish = call_consumer("publish", kept, **given)
+    await bench.until(lambda: publish.code is not None)
+
+    assert (discard.code, publish.code) == (0, 0)
+    assert '"event": "dead_letter.discarded"' in discard.stderr.read_text()
+    assert publish.stdout.read_text().split() == ["r0000", "r0001", "r0002"]
+    assert await letters(bench) == []

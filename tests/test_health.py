@@ -1,0 +1,136 @@
+"""/livez, /readyz and /metrics, seen over HTTP from a running worker."""
+
+import socket
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from consumer import metrics
+from consumer.sandbox import SandboxPortal
+from tests.conftest import Bench, Link
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+async def http(port: int) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        yield client
+
+
+async def ready(http: httpx.AsyncClient) -> tuple[int, dict[str, Any]]:
+    answer = await http.get("/readyz")
+    return answer.status_code, answer.json()
+
+
+async def until_status(http: httpx.AsyncClient, bench: Bench, status: int) -> dict[str, Any]:
+    """Wait until `/readyz` answers with *status*."""
+    seen: list[tuple[int, dict[str, Any]]] = []
+
+    async def look() -> None:
+        seen.append(await ready(http))
+
+    for _ in range(500):
+        await look()
+        if seen[-1][0] == status:
+            return seen[-1][1]
+        await bench.channel.declare_queue(bench.queue, passive=True)  # one round trip
+    raise AssertionError(seen[-1])
+
+
+async def test_a_running_worker_is_alive_and_ready(
+    bench: Bench, port: int, http: httpx.AsyncClient
+) -> None:
+    async with bench.running(http_port=port):
+        status, detail = await ready(http)
+        alive = await http.get("/livez")
+
+    assert status == 200
+    assert set(detail) == {"status", "started", "broker", "publisher", "ledger", "pause"}
+    assert alive.json() == {"status": "alive"}
+
+
+async def test_a_lost_link_is_seen_and_so_is_its_return(
+    bench: Bench, port: int, http: httpx.AsyncClient, link: Link
+) -> None:
+    async with bench.running(http_port=port, rabbitmq_url=link.url):
+        await until_status(http, bench, 200)
+        link.cut()
+        lost = await until_status(http, bench, 503)
+        await until_status(http, bench, 200)
+
+    assert lost["broker"] == {"ok": False, "detail": "no consumer"}
+
+
+async def test_a_ledger_that_cannot_be_written_is_not_ready_and_nothing_is_dialled(
+    bench: Bench, port: int, http: httpx.AsyncClient, portal: SandboxPortal, tmp_path: Path
+) -> None:
+    async with bench.running(http_port=port):
+        blocker = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+        blocker.execute("BEGIN EXCLUSIVE")
+        request_id = await bench.ask()
+        down = await until_status(http, bench, 503)
+        dialled = len(portal.calls)
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        event = await bench.event(request_id)
+        await until_status(http, bench, 200)
+
+    assert down["ledger"] == {"ok": False, "detail": "down"}
+    assert dialled == 0
+    assert event.message.type == "call.started"
+
+
+async def test_a_taken_port_costs_nothing_but_a_log_line(bench: Bench, port: int) -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", port))
+        taken.listen()
+
+        async with bench.running(http_port=port):
+            event = await bench.event(await bench.ask())
+
+    assert event.message.type == "call.started"
+
+
+async def test_the_metrics_count_what_happened_and_name_nobody(
+    bench: Bench, port: int, http: httpx.AsyncClient
+) -> None:
+    def count(name: str, **labels: str) -> float:
+        return metrics.REGISTRY.get_sample_value(f"call_consumer_{name}", labels) or 0.0
+
+    placed = count("calls_total", outcome="placed", code="")
+    refused = count("dead_letters_total", reason="refused")
+    async with bench.running(http_port=port):
+        await bench.event(await bench.ask("+12025550107", text_to_pronounce="canary text"))
+        await bench.event(await bench.ask("+12025550120"))
+        text = (await http.get("/metrics")).text
+
+    assert count("calls_total", outcome="placed", code="") == placed + 1
+    assert count("dead_letters_total", reason="refused") == refused + 1
+    assert {family.name for family in text_string_to_metric_families(text)} >= {
+        "call_consumer_calls",
+        "call_consumer_paused",
+        "call_consumer_ledger_seconds",
+    }
+    for secret in ("2025550107", "canary", "sandbox-not-a-secret"):
+        assert secret not in text
+
+
+@pytest.mark.parametrize("code", ["ANYTHING_NEW", "HTTP_5021", "x" * 200])
+def test_a_code_that_nobody_knows_makes_no_label(code: str) -> None:
+    assert metrics.bounded(code) == "other"
+
+
+@pytest.mark.parametrize("code", ["expired_token", "HTTP_502", "READ_TIMEOUT", "CONNECT_ERROR"])
+def test_a_code_that_is_known_is_its_own_label(code: str) -> None:
+    assert metrics.bounded(code) == code.upper()
