@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -124,11 +125,9 @@ class App:
                 job.result()
         finally:
             self._started = False
-            for job in jobs:
-                job.cancel()
+            await _end(jobs)
             await self._close()
-            serving.cancel()
-            await asyncio.gather(*jobs, serving, return_exceptions=True)
+            await _end([serving])
 
     def stop(self) -> None:
         """Ask the worker to drain and end."""
@@ -226,6 +225,15 @@ def topology_of(settings: Settings) -> Topology:
 def defaults_of(settings: Settings) -> Defaults:
     """Return what requests need not say."""
     return Defaults(settings.default_line, settings.default_voice, settings.default_region)
+
+
+async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel *tasks* until they have ended: a client library may swallow a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1)
 
 
 async def run(settings: Settings) -> None:

@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +28,8 @@ from consumer.topology import Topology, explained
 
 SILENCE_S = 10.0
 """Messages that do not come within this are in somebody else's hands."""
+PUT_BACK_S = 2.0
+"""How long the broker may take to have again what was let go."""
 WINDOW = 65_535
 """Messages in one consumer's hand: a prefetch has 16 bits, and none at all means 2,000."""
 ADVICE = {
@@ -188,14 +190,14 @@ async def look(
         NoBroker, WrongTopology: The broker or the queue cannot be reached.
     """
     found = 0
-    async with _opened(url, topology, limit or WINDOW) as messages:
-        async for message in messages:
+    async with _opened(url, topology, limit or WINDOW) as hand:
+        async for message in hand.messages():
             letter = read_dead_letter(message)
             if choice.holds(letter):
                 found += 1
                 yield letter
             if limit is not None and found >= limit and not message.redelivered:
-                return
+                break
 
 
 @dataclass(slots=True)
@@ -300,62 +302,89 @@ async def give_up(
 async def _in_hand(
     url: str, topology: Topology, keys: Collection[str]
 ) -> AsyncIterator[tuple[DeadLetter, AbstractIncomingMessage]]:
+    """Yield the dead letters of these keys; each is to be acknowledged before the next."""
     left = set(keys)
     if not left:
         return
-    async with _opened(url, topology) as messages:
-        async for message in messages:
+    async with _opened(url, topology) as hand:
+        async for message in hand.messages(at_least=len(left)):
             letter = read_dead_letter(message)
             if letter.key in left:
                 yield letter, message
+                hand.gone += 1
                 left.discard(letter.key)
             if not left:
-                return
+                break
 
 
 @asynccontextmanager
-async def _opened(
-    url: str, topology: Topology, window: int = WINDOW
-) -> AsyncIterator[AsyncIterator[AbstractIncomingMessage]]:
+async def _opened(url: str, topology: Topology, window: int = WINDOW) -> AsyncIterator["_Hand"]:
     """Take in hand what dead letters there are; what is not acknowledged goes back in order."""
     connection = await connect(url, "dead letters")
-    async with connection, AsyncExitStack() as stack:
-        channel = await connection.channel()
-        name = topology.dead_letters.name
-        with explained(f"queue {name}"):
-            queue = await channel.declare_queue(name, passive=True)
-        count = queue.declaration_result.message_count or 0
-        yield _take(connection, name, count, window, stack)
+    async with connection:
+        hand = _Hand(connection, topology.dead_letters.name, window)
+        hand.count = await hand.ready()
+        yield hand
+        await hand.put_back()
 
 
-async def _take(
-    connection: AbstractConnection, name: str, count: int, window: int, stack: AsyncExitStack
-) -> AsyncIterator[AbstractIncomingMessage]:
-    """Yield *count* messages in order, one consumer after the other taking its window in hand."""
-    arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-    channels: list[AbstractChannel] = []
-    stack.push_async_callback(_close_in_order, channels)
-    while count > 0:
-        taken = min(window, WINDOW, count)
-        count -= taken
-        window = 4 * window
-        channel = await connection.channel()
-        channels.append(channel)
-        await channel.set_qos(prefetch_count=taken)
-        queue = await channel.get_queue(name, ensure=False)
+class _Hand:
+    """The dead letters in one connection's hand.
+
+    Attributes:
+        count: How many there were when it was opened.
+        gone: How many of them have been acknowledged since.
+    """
+
+    def __init__(self, connection: AbstractConnection, queue: str, window: int) -> None:
+        self._connection = connection
+        self._queue = queue
+        self._window = window
+        self._channels: list[AbstractChannel] = []
+        self.count = 0
+        self.gone = 0
+
+    async def ready(self) -> int:
+        """Return how many messages nobody has in hand."""
+        async with self._connection.channel() as channel:
+            with explained(f"queue {self._queue}"):
+                queue = await channel.declare_queue(self._queue, passive=True)
+            return queue.declaration_result.message_count or 0
+
+    async def messages(self, at_least: int = 0) -> AsyncIterator[AbstractIncomingMessage]:
+        """Yield all messages in order, one consumer after the other taking its window in hand."""
+        arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        left = max(self.count, at_least)
+        while left > 0:
+            taken = min(self._window, WINDOW, left)
+            left -= taken
+            self._window *= 4
+            await self._consume(taken, arrived)
+            for _ in range(taken):
+                if arrived.empty():
+                    try:
+                        async with asyncio.timeout(SILENCE_S):
+                            message = await arrived.get()
+                    except TimeoutError:
+                        return
+                else:
+                    message = arrived.get_nowait()
+                yield message
+
+    async def _consume(
+        self, prefetch: int, arrived: asyncio.Queue[AbstractIncomingMessage]
+    ) -> None:
+        channel = await self._connection.channel()
+        self._channels.append(channel)
+        await channel.set_qos(prefetch_count=prefetch)
+        queue = await channel.get_queue(self._queue, ensure=False)
         await queue.consume(arrived.put)
-        for _ in range(taken):
-            if arrived.empty():
-                try:
-                    async with asyncio.timeout(SILENCE_S):
-                        message = await arrived.get()
-                except TimeoutError:
-                    return
-            else:
-                message = arrived.get_nowait()
-            yield message
 
-
-async def _close_in_order(channels: Sequence[AbstractChannel]) -> None:
-    for channel in channels:
-        await channel.close()
+    async def put_back(self) -> None:
+        """Let go of the rest in order, and see it back: the broker takes a moment for that."""
+        for channel in self._channels:
+            await channel.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PUT_BACK_S):
+                while await self.ready() < self.count - self.gone:  # noqa: ASYNC110  # no event
+                    await asyncio.sleep(0.01)

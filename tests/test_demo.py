@@ -1,10 +1,15 @@
+import fcntl
 import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,9 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from click.testing import CliRunner
 
 from consumer import cli, demo
-from consumer.demo import Account, DemoFailed, Request, Stage, account, meaning_of
+from consumer.demo import Account, Request, account, meaning_of
+from consumer.messages import STARTED
+from consumer.stage import DemoFailed, Stage, staged, stay
 from consumer.topology import build_topology
 
 COMMAND = str(Path(sys.executable).with_name("call-consumer"))
@@ -156,13 +163,52 @@ async def test_ctrl_c_ends_a_kept_demo_and_all_it_started(kept: Kept, rabbitmq_u
     assert not await is_there(rabbitmq_url, exchange=kept.settings["CALLS_EXCHANGE"])
 
 
-def test_without_keep_the_demo_ends_by_itself(rabbitmq_url: str) -> None:
-    tour = start(rabbitmq_url)
-    output, _ = tour.communicate(timeout=60)
+def on_a_terminal(url: str, *, rows: int, columns: int) -> tuple[int, str]:
+    """Take the tour on a terminal; return its exit code and all that it wrote there."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    tour = subprocess.Popen(
+        [COMMAND, "demo"],
+        env=os.environ | {"TEST_RABBITMQ_URL": url, "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    written = b""
+    with suppress(OSError):  # EIO: nobody has the other end any more
+        while some := os.read(ours, 4096):
+            written += some
+    os.close(ours)
+    return tour.wait(10), written.decode()
 
-    assert tour.returncode == 0
-    assert "lost 0, phoned twice 0" in output.splitlines()[-2]
-    assert processes_in(folder_in(output)) == []
+
+def test_on_a_terminal_a_live_table_tells_it_and_the_demo_ends_by_itself(rabbitmq_url: str) -> None:
+    code, written = on_a_terminal(rabbitmq_url, rows=24, columns=80)
+
+    plain = re.sub(r"\x1b\[(\d+m|\?25[lh])|\r", "", written)
+    start, *frames, end = re.split(r"(?:\x1b\[(?:2K|1A))+", plain)
+    assert code == 0
+    assert re.findall(r"\n(.+?)  .*…", start) == list(HAPPENED)
+    assert re.search(r"plain +nothing +placed", frames[0])
+    assert max(frame.count("\n") for frame in frames) < 24
+    assert re.search(r"\nno-line +no such line +refused: .*\n.*\n +placed on replay", end)
+    assert "lost 0, phoned twice 0" in end.splitlines()[-2]
+    assert processes_in(folder_in(start)) == []
+
+
+@pytest.mark.parametrize(("lacking", "terminal"), [("rich.console", "xterm"), ("?", "dumb")])
+def test_a_terminal_without_rich_or_a_cursor_gets_lines(
+    lacking: str, terminal: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setitem(sys.modules, lacking, None)
+    monkeypatch.setenv("TERM", terminal)
+
+    with demo.showing(ASKED) as show:
+        show(ASKED[0], STARTED, "placed")
+
+    assert capsys.readouterr().out.split() == ["a", STARTED, "placed"]
 
 
 def test_sigterm_ends_the_demo_anywhere_and_all_it_started(rabbitmq_url: str) -> None:
@@ -233,7 +279,7 @@ def test_a_command_that_does_not_start_is_quoted_and_nothing_is_left(
     command = tmp_path / "call-consumer"
     command.write_text("#!/bin/sh\necho out of order\n")
     command.chmod(0o755)
-    monkeypatch.setattr(demo, "COMMAND", command)
+    monkeypatch.setattr("consumer.stage.COMMAND", command)
     monkeypatch.setenv("TEST_RABBITMQ_URL", rabbitmq_url)
 
     done = CliRunner().invoke(cli.main, ["demo"])
@@ -266,7 +312,7 @@ def test_a_worker_that_ends_ends_the_kept_demo(stage: Stage) -> None:
     with pytest.raises(
         DemoFailed, match=r"the worker has ended\. The end of worker\.log:\nline 10"
     ):
-        demo.stay(stage, lambda _: None)
+        stay(stage)
 
 
 def test_what_does_not_add_up_ends_with_the_workers_log_and_exit_1(
@@ -275,7 +321,7 @@ def test_what_does_not_add_up_ends_with_the_workers_log_and_exit_1(
     async def play(*_: object) -> bool:
         return False
 
-    monkeypatch.setattr(demo, "set_up", lambda *_: stage)
+    monkeypatch.setattr("consumer.stage.set_up", lambda _: stage)
     monkeypatch.setattr(demo, "play", play)
 
     done = CliRunner().invoke(cli.main, ["demo"])
@@ -284,10 +330,13 @@ def test_what_does_not_add_up_ends_with_the_workers_log_and_exit_1(
     assert done.stdout.startswith("This does not add up. The end of worker.log:\nline 10\n")
 
 
-def test_signals_mean_again_what_they_meant_before() -> None:
+def test_signals_mean_again_what_they_meant_before(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.stage.set_up", lambda _: stage)
     before = signal.getsignal(signal.SIGTERM)
 
-    with pytest.raises(KeyboardInterrupt), demo.signals():
+    with pytest.raises(KeyboardInterrupt), staged():
         signal.raise_signal(signal.SIGTERM)
 
     assert signal.getsignal(signal.SIGTERM) == before

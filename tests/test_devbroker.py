@@ -1,9 +1,14 @@
+import asyncio
+import signal
+import subprocess
 import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import aio_pika
 import pytest
@@ -11,6 +16,7 @@ from yarl import URL
 
 from consumer import devbroker
 from consumer.devbroker import NoBroker, PrivateNode
+from consumer.privatenode import SIGNALS, refusal, signals_held
 
 needs_server = pytest.mark.skipif(
     "devbroker.find_server() is None",
@@ -65,7 +71,7 @@ def test_the_named_broker_comes_first_and_is_not_stopped(
     assert [line.partition(", at")[0] for line in said] == [
         "using the RabbitMQ that TEST_RABBITMQ_URL names"
     ]
-    assert devbroker.refusal(rabbitmq_url) is None
+    assert refusal(rabbitmq_url) is None
 
 
 NAMES = {
@@ -92,8 +98,8 @@ def test_a_named_broker_that_does_not_answer_is_an_error_without_its_password(
 def test_a_wrong_password_is_told_from_a_broker_that_is_not_there(rabbitmq_url: str) -> None:
     wrong = str(URL(rabbitmq_url).with_password("wrong"))
 
-    assert devbroker.refusal(wrong) == "ProbableAuthenticationError"
-    assert devbroker.refusal("amqp://127.0.0.1:1/") == "ConnectionRefusedError"
+    assert refusal(wrong) == "ProbableAuthenticationError"
+    assert refusal("amqp://127.0.0.1:1/") == "ConnectionRefusedError"
 
 
 @pytest.mark.usefixtures("no_docker")
@@ -143,7 +149,7 @@ async def test_a_private_node_outlives_a_kill_with_its_data_but_not_its_closing(
         await put(node.url)
         node.ctl("eval", "mnesia:sync_log().")
         node.kill()
-        assert devbroker.refusal(node.url) == "ConnectionRefusedError"
+        assert refusal(node.url) == "ConnectionRefusedError"
         node.start()
         assert await take(node.url) == b"kept"
 
@@ -178,13 +184,52 @@ def test_a_private_node_that_does_not_start_shows_its_log_and_leaves_nothing(
     tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(devbroker, "START_WITHIN_S", 0)
+    monkeypatch.setattr("consumer.privatenode.START_WITHIN_S", 0)
 
     with pytest.raises(NoBroker, match="ConnectionRefusedError\nthe end of its log:"):
         expect_none(said)
 
     assert said == [f"starting a private node of {devbroker.find_server()}"]
     assert left_in(tmp_path) == []
+
+
+@needs_server
+@pytest.mark.parametrize("interrupted", [1, 2], ids=["epmd", "node"])
+def test_ctrl_c_while_a_process_is_being_started_leaves_nothing(
+    interrupted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = count(1)
+
+    class Popen(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - as Popen
+            super().__init__(*arguments, **options)
+            if next(started) == interrupted:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+
+    with pytest.raises(KeyboardInterrupt), PrivateNode():
+        pytest.fail("it should not get as far")
+
+    assert left_in(tmp_path) == []
+
+
+def test_a_program_that_does_not_start_leaves_signals_as_they_were() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+
+    with pytest.raises(FileNotFoundError), signals_held():
+        subprocess.Popen(["/nowhere"])
+
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+async def test_outside_the_main_thread_no_signal_needs_holding() -> None:
+    def hold() -> None:
+        with signals_held():
+            pass
+
+    await asyncio.to_thread(hold)
 
 
 APT_GET = """#!/bin/sh
