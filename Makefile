@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint types layers check lock clean
+.PHONY: help demo test faults lint types layers check lock clean
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test: $(READY) ## Run the tests, with coverage (ARGS=... goes to pytest)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
 	@$(BIN)/coverage report --fail-under=100 --include=consumer/decision.py
+
+faults: $(READY) ## Kill, cut, freeze and fill up everything, and account for each request (13 minutes; ARGS=--slice: 4)
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 lint: $(READY) ## Check style and formatting
 	@$(BIN)/ruff check

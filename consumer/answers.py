@@ -17,6 +17,8 @@ METHOD_PAGE = (
 )
 ERRORS_PAGE = "https://apidocs.bitrix24.com/error-codes.html"
 LIMITS_PAGE = "https://apidocs.bitrix24.com/limits.html"
+LONGEST_DESCRIPTION = 10_000
+"""Longer than any text: what quotes a request can be recognised only while it is whole."""
 LONGEST_RETRY_AFTER_S = 86_400.0
 
 
@@ -372,7 +374,7 @@ def _error_of(answer: Mapping[str, Any]) -> tuple[str, str]:
         fields: dict[str, Any] = error
         error, description = fields.get("code"), fields.get("message")
     code = "" if error in (None, 0, "0", False) else _trim(str(error), 64)
-    return code, _trim(description, 200) if isinstance(description, str) else ""
+    return code, _trim(description, LONGEST_DESCRIPTION) if isinstance(description, str) else ""
 
 
 def _trim(text: str, limit: int) -> str:

@@ -1,15 +1,40 @@
 """One way to connect to RabbitMQ: named, within a time limit, its errors saying what to mend."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import aio_pika
 import aiormq.exceptions
 from aio_pika.abc import AbstractConnection
+from pamqp import decode
 from yarl import URL
 
 CONNECT_TIMEOUT_S = 5.0
 HEARTBEAT_S = 10
 """A link that died in silence is noticed after some three of these."""
+
+
+def _read_leniently(kind: str, size: Callable[[bytes], int], instead: Callable[[], Any]) -> None:
+    """Let a property that cannot be read count as not there.
+
+    pamqp raises (a time in nanoseconds, a name in Latin-1, tables nested too deep), which breaks
+    the connection, and once more at each redelivery of that one message.
+    """
+    strict = decode.METHODS[kind]
+
+    def read(value: bytes) -> tuple[int, Any]:
+        try:
+            return strict(value)
+        except (ValueError, OverflowError, OSError, RecursionError):
+            return size(value), instead()
+
+    decode.METHODS[kind] = read
+
+
+_read_leniently("timestamp", lambda _: 8, lambda: None)
+_read_leniently("shortstr", lambda value: 1 + value[0], str)
+_read_leniently("table", lambda value: 4 + int.from_bytes(value[:4]), dict)
 
 
 class NoBroker(ConnectionError):
@@ -36,6 +61,12 @@ async def connect(url: str, name: str) -> AbstractConnection:
         raise NoBroker(f"the broker at {place} refuses the user or the password") from None
     except aiormq.exceptions.ConnectionNotAllowed as error:
         raise NoBroker(f"the broker at {place} refuses the virtual host: {error}") from None
+    except aiormq.exceptions.InvalidFrameError as error:
+        # Where the virtual host is refused, aiormq sees a frame that it does not expect.
+        if "Connection.OpenOk" not in str(error):
+            raise NoBroker(f"what answers at {place} is no broker") from None
+        vhost = address.path.removeprefix("/") or "/"
+        raise NoBroker(f"the broker at {place} refuses the virtual host: {vhost}") from None
     except (aiormq.exceptions.AMQPError, OSError, TimeoutError, asyncio.CancelledError) as error:
         if is_cancelled():
             raise

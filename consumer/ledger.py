@@ -18,6 +18,9 @@ from consumer import metrics
 from consumer.messages import ConfirmedBy, Reason
 from consumer.metrics import timed
 
+BUSY_S = 0.2
+"""How long another process may hold the file; the event loop stands still meanwhile."""
+
 State = Literal["placing", "started", "delayed", "failed"]
 T = TypeVar("T")
 
@@ -142,7 +145,7 @@ class SqliteLedger:
             self._digest_key = row[0]
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._file, isolation_level=None, timeout=2.0)
+        db = sqlite3.connect(self._file, isolation_level=None, timeout=BUSY_S)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         return db

@@ -12,7 +12,8 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 QUIET = dict.fromkeys(("httpx", "httpcore", "uvicorn.access", "uvicorn.error"), logging.WARNING)
-"""httpx logs every address at INFO, and the webhook's secret is in it."""
+QUIET |= dict.fromkeys(("aiormq", "aio_pika"), logging.INFO)
+"""httpx logs addresses at INFO, which hold the webhook's secret; aiormq whole frames at DEBUG."""
 
 
 SHORTEST_SECRET = 4

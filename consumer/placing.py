@@ -108,6 +108,7 @@ class Placing:
         self._rules = rules
         self._doubts = Doubts(ledger, portal, pace, rules.lag_s)
         self._asker = Asker(str(uuid4()), rules.timeout_s + 2 * CONNECT_TIMEOUT_S)
+        self._mending = asyncio.Lock()
         self._interruptible: set[asyncio.Task[object]] = set()
 
     async def settle(self, letter: Letter) -> None:
@@ -421,14 +422,14 @@ class Placing:
         """Take no messages until the ledger can be written again."""
         log.error("ledger.down", why=str(error))
         self._intake.hold("ledger")
-        while True:
-            await asyncio.sleep(LEDGER_RETRY_S)
-            try:
-                await self._ledger.check_writable()
-            except LedgerDown:
-                continue
-            self._intake.release("ledger")
-            return
+        async with self._mending:  # one asks for all: each try may block the event loop
+            while "ledger" in self._intake.held_by:
+                await asyncio.sleep(LEDGER_RETRY_S)
+                try:
+                    await self._ledger.check_writable()
+                except LedgerDown:
+                    continue
+                self._intake.release("ledger")
 
     @contextmanager
     def _may_be_interrupted(self) -> Iterator[None]:

@@ -26,6 +26,7 @@ CONNECT_TIMEOUT_S = 5.0
 ASK_TIMEOUT_S = 15.0
 CLOCK_NOISE_S = 2.0
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+SHOWN_DESCRIPTION = 200
 KEEPALIVE_S = 5.0
 """A kept connection that the portal has just closed fails after the request was written."""
 
@@ -156,6 +157,6 @@ def _secret_parts(base_url: str) -> tuple[str, ...]:
 
 def _redact(text: str, hidden: tuple[str, ...]) -> str:
     for part in hidden:
-        if part:
-            text = text.replace(part, "***")
-    return text
+        if words := " ".join(part.split()):
+            text = text.replace(words, "***")
+    return text[:SHOWN_DESCRIPTION]

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
 import aio_pika
@@ -20,6 +20,8 @@ from consumer.broker import NoBroker, connect, is_cancelled
 APP_ID = "call-consumer"
 DEADLINE_S = 5.0
 FIRST_BACKOFF_S = 1.0
+SHORT_BACKOFF_S = 8.0
+"""The longest wait in the first minute: a short outage is not to cost a long silence."""
 LONGEST_BACKOFF_S = 60.0
 
 log = structlog.get_logger(__name__)
@@ -62,6 +64,13 @@ def build_message(
         timestamp=datetime.now(UTC),
         app_id=APP_ID,
     )
+
+
+class Counts(NamedTuple):
+    """Of one queue: messages that nobody has in hand, and consumers."""
+
+    messages: int
+    consumers: int
 
 
 class Publisher:
@@ -154,14 +163,15 @@ class Publisher:
                     "publish.failed", routing_key=routing_key, why=error.why, retry_s=backoff_s
                 )
                 await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
+                just_begun = self.stuck_s < LONGEST_BACKOFF_S
+                backoff_s = min(backoff_s * 2, SHORT_BACKOFF_S if just_begun else LONGEST_BACKOFF_S)
                 message.message_id = str(uuid4())
             else:
                 self._failing_since = None
                 return
 
-    async def depths(self, queues: Iterable[str]) -> dict[str, int]:
-        """Return how many messages are ready in each of *queues*.
+    async def counts(self, queues: Iterable[str]) -> dict[str, Counts]:
+        """Return how many messages are ready in each of *queues*, and how many consume it.
 
         Raises:
             NoBroker, AMQPError, OSError, RuntimeError, TimeoutError: It cannot be told now.
@@ -174,7 +184,8 @@ class Publisher:
                 found = {}
                 for name in queues:
                     queue = await channel.declare_queue(name, passive=True)
-                    found[name] = queue.declaration_result.message_count or 0
+                    result = queue.declaration_result
+                    found[name] = Counts(result.message_count or 0, result.consumer_count or 0)
                 return found
 
     async def close(self) -> None:

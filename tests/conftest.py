@@ -22,6 +22,7 @@ from yarl import URL
 
 from consumer import devbroker
 from consumer.app import App, topology_of
+from consumer.ledger import SqliteLedger
 from consumer.messages import FAILED, REQUESTED, STARTED
 from consumer.sandbox import SandboxPortal, Switches, create_app
 from consumer.settings import Settings
@@ -244,7 +245,8 @@ class Bench:
             yield app
         finally:
             app.stop()
-            await task
+            async with asyncio.timeout(WITHIN_S):
+                await task
 
     async def publish(
         self,
@@ -330,7 +332,7 @@ class Bench:
 async def bench(rabbitmq_url: str, portal_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
     """Lend exchange and queues under names of their own, gone afterwards."""
     name = f"test-{uuid4().hex[:12]}"
-    given = {
+    given: dict[str, Any] = {
         "rabbitmq_url": rabbitmq_url,
         "bitrix24_url": portal_url,
         "exchange": name,
@@ -345,6 +347,10 @@ async def bench(rabbitmq_url: str, portal_url: str, tmp_path: Path) -> AsyncIter
         "http_port": 0,
         "ledger_url": f"sqlite:///{tmp_path / 'ledger.db'}",
     }
+    # A ledger that a worker has just made takes every redelivery for a doubt.
+    ledger = SqliteLedger(given["ledger_url"], given["queue"])
+    await ledger.open()
+    await ledger.close()
     connection = await aio_pika.connect(rabbitmq_url)
     async with connection:
         bench = Bench(given, await connection.channel(on_return_raises=True))

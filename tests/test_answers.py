@@ -559,8 +559,8 @@ SHAPES: dict[str, tuple[int, bytes, Outcome]] = {
     ),
     "a long text is cut": (
         400,
-        error_body("X" * 100, "d" * 300),
-        Refused("X" * 64, "d" * 200, 400),
+        error_body("X" * 100, "d" * 10_001),
+        Refused("X" * 64, "d" * 10_000, 400),
     ),
     "a text for one line": (
         400,

@@ -267,7 +267,7 @@ READINGS: dict[str, tuple[str, str, Mapping[str, str], bytes, int]] = {
 @pytest.mark.parametrize(
     ("verb", "query", "headers", "body", "status"), READINGS.values(), ids=READINGS
 )
-async def test_what_cannot_be_read_is_no_parameters(  # noqa: PLR0913, PLR0917
+async def test_what_cannot_be_read_is_no_parameters(
     client: Client, verb: str, query: str, headers: dict[str, str], body: bytes, status: int
 ) -> None:
     response = await client.ask(verb, WEBHOOK + INFOCALL + query, headers=headers, content=body)

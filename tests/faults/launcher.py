@@ -1,0 +1,151 @@
+"""``python -m tests.faults.launcher``: `call-consumer run`, ended or frozen at a named point.
+
+The points are planted here, from outside: the product has no hook for them.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import aio_pika
+import click
+import httpx
+
+from consumer import cli
+from consumer.decision import Outcome
+from consumer.ledger import Entry, SqliteLedger
+from consumer.messages import CallRequested
+from consumer.portal import PLACE, Portal
+from consumer.publisher import DEADLINE_S, Publisher
+
+Point = Literal[
+    "before the claim",
+    "claimed",
+    "request sent",
+    "answer read",
+    "recorded",
+    "published",
+    "marked out",
+]
+POINTS: tuple[Point, ...] = get_args(Point)
+CANCELLED = "fault.call_cancelled"
+TRAPPED = "fault.trapped"
+SLOW_PUBLISH = "fault.slow_publish"
+GRACE_S = 2.5
+"""A publish that fails closes its connection, which may take a second, on a busy machine."""
+
+
+class Trap:
+    """Sends this process a signal when it passes *point* for the *passing*-th time."""
+
+    def __init__(self, point: str | None, passing: int, number: signal.Signals) -> None:
+        self._point = point
+        self._left = passing
+        self._number = number
+
+    def passed(self, point: Point, answered: str | None = None) -> None:
+        """Spring, if it is time; *answered* is the request whose answer is on record."""
+        if point != self._point:
+            return
+        self._left -= 1
+        if self._left == 0:
+            report(TRAPPED, answered=answered)
+            os.kill(os.getpid(), self._number)
+
+
+def watch_ledger(trap: Trap) -> None:
+    put = SqliteLedger.put
+
+    async def watched(self: SqliteLedger, entry: Entry, was: Entry | None) -> Entry | None:
+        if entry.state == "placing":
+            trap.passed("before the claim")
+        written = await put(self, entry, was)
+        if written is None:
+            return None
+        answered = written.request_id if written.confirmed_by == "answer" else None
+        if written.state == "placing":
+            trap.passed("claimed")
+        elif written.unsure_since is None:
+            trap.passed("marked out" if written.out else "recorded", answered)
+        return written
+
+    SqliteLedger.put = watched  # type: ignore[method-assign]
+
+
+def watch_portal(trap: Trap) -> None:
+    send, place = httpx.AsyncHTTPTransport.handle_async_request, Portal.place
+
+    async def traced(name: str, _: Mapping[str, Any]) -> None:
+        if name == "http11.send_request_body.complete":
+            trap.passed("request sent")
+
+    async def watched_send(
+        self: httpx.AsyncHTTPTransport, request: httpx.Request
+    ) -> httpx.Response:
+        if request.url.path.endswith(PLACE):
+            request.extensions["trace"] = traced
+        return await send(self, request)
+
+    async def watched_place(self: Portal, call: CallRequested) -> Outcome:
+        try:
+            outcome = await place(self, call)
+        except asyncio.CancelledError:
+            report(CANCELLED)
+            raise
+        trap.passed("answer read")
+        return outcome
+
+    httpx.AsyncHTTPTransport.handle_async_request = watched_send  # type: ignore[method-assign]
+    Portal.place = watched_place  # type: ignore[method-assign]
+
+
+def watch_publisher(trap: Trap) -> None:
+    publish = Publisher.publish
+
+    async def watched(
+        self: Publisher,
+        message: aio_pika.Message,
+        exchange: str,
+        routing_key: str,
+        *,
+        mandatory: bool | None = None,
+    ) -> None:
+        begun = time.monotonic()
+        try:
+            await publish(self, message, exchange, routing_key, mandatory=mandatory)
+        finally:
+            took_s = time.monotonic() - begun
+            if took_s > DEADLINE_S + GRACE_S:
+                report(SLOW_PUBLISH, took_s=took_s)
+        if exchange or routing_key.endswith(".dlq"):
+            by_answer = b'"confirmed_by":"answer"' in message.body
+            trap.passed("published", message.correlation_id if by_answer else None)
+
+    Publisher.publish = watched  # type: ignore[method-assign]
+
+
+def report(event: str, **fields: float | str | None) -> None:
+    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+    sys.stdout.flush()
+
+
+@click.command()
+@click.option("--at", "point", type=click.Choice(POINTS), help="Where; nowhere if unsaid.")
+@click.option("--passing", default=1, help="At which passing.")
+@click.option("--signal", "name", default="SIGKILL", help="What to send this process there.")
+def main(point: str | None, passing: int, name: str) -> None:
+    """Run the worker, and send it a signal at a named point."""
+    trap = Trap(point, passing, signal.Signals[name])
+    watch_ledger(trap)
+    watch_portal(trap)
+    watch_publisher(trap)
+    cli.main(["run"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""A TCP proxy on loopback that cuts, freezes and delays."""
+
+import asyncio
+import socket
+import struct
+from types import TracebackType
+from typing import Self
+
+CHUNK = 65_536
+
+
+class Proxy:
+    """Stands between a client and `port`, as an async context manager.
+
+    Attributes:
+        port: Where it listens.
+        delay_s: How long each piece of an answer is held back.
+    """
+
+    def __init__(self, to_port: int) -> None:
+        self.port = 0
+        self.delay_s = 0.0
+        self._to_port = to_port
+        self._thawed = asyncio.Event()
+        self._thawed.set()
+        self._links: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._server is not None:
+            self._server.close()
+        self.cut()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def freeze(self) -> None:
+        """Let nothing through in either direction, and let no one notice."""
+        self._thawed.clear()
+
+    def thaw(self) -> None:
+        """Let through what waited, save on links that one side has given up since."""
+        self._thawed.set()
+
+    def cut(self) -> None:
+        """Reset every link; new ones are welcome."""
+        for writer in list(self._links):
+            _reset(writer)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("asyncio accepts in tasks")
+        self._tasks.add(task)
+        try:
+            await self._link(reader, writer)
+        except asyncio.CancelledError:
+            pass  # the proxy is closing
+        finally:
+            self._tasks.discard(task)
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._links.add(writer)
+        try:
+            await self._thawed.wait()
+            there, onward = await asyncio.open_connection("127.0.0.1", self._to_port)
+        except OSError:
+            _reset(writer)
+            self._links.discard(writer)
+            return
+        self._links.add(onward)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pipe(reader, onward, delays=False))
+                both.create_task(self._pipe(there, writer, delays=True))
+        finally:
+            for end in (writer, onward):
+                self._links.discard(end)
+                end.close()
+
+    async def _pipe(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, delays: bool
+    ) -> None:
+        try:
+            while data := await reader.read(CHUNK):
+                if not self._thawed.is_set():
+                    await self._thawed.wait()
+                    if reader.at_eof():
+                        break
+                if delays and self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                writer.write(data)
+                await writer.drain()
+            await self._thawed.wait()
+        except OSError:
+            _reset(writer)
+        else:
+            writer.close()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    sock: socket.socket | None = writer.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

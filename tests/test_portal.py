@@ -1,0 +1,312 @@
+"""The portal over real HTTP: what was certainly not sent, what may ring, what is not repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import time
+from contextlib import asynccontextmanager
+from email.utils import formatdate
+from socket import SO_LINGER, SOL_SOCKET
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from consumer.decision import LookUpFailed, NoHistory, Placed, Refused, Unavailable, Unsure
+from consumer.history import Page
+from consumer.messages import CallRequested
+from consumer.portal import Portal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+SECRET = "canary5ecret"
+CALL = CallRequested.model_validate(
+    {"request_id": "r", "to_number": "+12025550100", "text_to_pronounce": "Canary text"}
+).model_copy(update={"from_line": "reg1"})
+PLACED = {"result": {"RESULT": True, "CALL_ID": "c1"}}
+
+if TYPE_CHECKING:
+    Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def reply(status: int, body: object, *headers: str) -> bytes:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = "\r\n".join([f"HTTP/1.1 {status} X", f"Content-Length: {len(content)}", *headers])
+    return f"{head}\r\n\r\n".encode() + content
+
+
+async def read(reader: asyncio.StreamReader) -> tuple[str, bytes]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    length = int(head.lower().split("content-length: ")[1].split("\r\n")[0])
+    return head, await reader.readexactly(length)
+
+
+def always(answer: bytes) -> Answer:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read(reader)
+        writer.write(answer)
+        await writer.drain()
+
+    return serve
+
+
+@asynccontextmanager
+async def asking(answer: Answer, **options: Any) -> AsyncIterator[Portal]:  # noqa: ANN401
+    """Lend a portal behind a server that serves one request per connection with *answer*."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await answer(reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1")
+    port = server.sockets[0].getsockname()[1]
+    portal = Portal(f"http://127.0.0.1:{port}/base/rest/1/{SECRET}/", **options)
+    async with server:
+        yield portal
+        await portal.close()
+
+
+async def outcome_of(answer: bytes) -> object:
+    async with asking(always(answer)) as portal:
+        return await portal.place(CALL)
+
+
+async def test_a_call_is_asked_for_as_the_page_says() -> None:
+    asked = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await read(reader))
+        writer.write(reply(200, PLACED))
+
+    async with asking(serve) as portal:
+        first = await portal.place(CALL)
+        await portal.place(CALL.model_copy(update={"voice": "ukenglishmale"}))
+
+    (head, body), (_, with_voice) = asked
+    assert first == Placed("c1")
+    path = f"/base/rest/1/{SECRET}/voximplant.infocall.startwithtext"
+    assert head.startswith(f"POST {path} HTTP/1.1\r\n")
+    assert "content-type: application/json" in head.lower()
+    assert json.loads(body) == {
+        "FROM_LINE": "reg1",
+        "TO_NUMBER": "+12025550100",
+        "TEXT_TO_PRONOUNCE": "Canary text",
+    }
+    assert json.loads(with_voice)["VOICE"] == "ukenglishmale"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9/rest/1/x/",
+        "http://no-such-host.invalid/rest/1/x/",
+        "https://no-such-host.invalid/rest/1/x/",
+    ],
+)
+async def test_who_cannot_be_reached_has_not_dialled(url: str) -> None:
+    portal = Portal(url)
+    outcome = await portal.place(CALL)
+    await portal.close()
+
+    assert isinstance(outcome, Unavailable)
+    assert (outcome.code, outcome.http_status, outcome.counts) == ("CONNECT_ERROR", None, True)
+
+
+async def test_a_failed_tls_handshake_has_not_dialled() -> None:
+    async def no_tls(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with asking(no_tls) as portal:
+        port = portal._client.base_url.port  # noqa: SLF001
+        secure = Portal(f"https://127.0.0.1:{port}/rest/1/x/")
+        outcome = await secure.place(CALL)
+        await secure.close()
+
+    assert isinstance(outcome, Unavailable)
+
+
+async def test_a_free_connection_that_never_comes_has_not_dialled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("consumer.portal.CONNECT_TIMEOUT_S", 0.2)
+    arrived, done = asyncio.Event(), asyncio.Event()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read(reader)
+        arrived.set()
+        await done.wait()
+        writer.write(reply(200, PLACED))
+
+    async with asking(hold, connections=1) as portal:
+        first = asyncio.create_task(portal.place(CALL))
+        await arrived.wait()
+        second = await portal.place(CALL)
+        done.set()
+
+        assert isinstance(second, Unavailable)
+        assert await first == Placed("c1")
+
+
+async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read(reader)
+    socket = writer.get_extra_info("socket")
+    socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read(reader)
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    while True:
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await read(reader)
+    await reader.read()
+
+
+LOST: dict[str, tuple[Any, str]] = {
+    "closed": (always(b""), "REMOTE_PROTOCOL_ERROR"),
+    "reset": (reset, "READ_ERROR"),
+    "half an answer": (always(reply(200, PLACED)[:-5]), "REMOTE_PROTOCOL_ERROR"),
+    "not HTTP": (always(b"SSH-2.0-OpenSSH_9.2\r\n"), "REMOTE_PROTOCOL_ERROR"),
+    "not gzip": (always(reply(200, PLACED, "Content-Encoding: gzip")), "DECODING_ERROR"),
+    "silence": (silent, "READ_TIMEOUT"),
+    "an endless drip": (drip, "TIMEOUT_ERROR"),
+}
+
+
+@pytest.mark.parametrize(("answer", "code"), LOST.values(), ids=LOST)
+async def test_an_answer_that_is_lost_leaves_a_doubt(
+    answer: Answer, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.portal.CONNECT_TIMEOUT_S", 0.3)
+    async with asking(answer, timeout_s=0.3) as portal:
+        began_at = time.monotonic()
+        outcome = await portal.place(CALL)
+
+    assert outcome == Unsure(code, "the answer was lost")
+    assert time.monotonic() - began_at < 2
+
+
+async def test_a_redirect_is_not_followed_and_its_path_not_told() -> None:
+    asked = []
+
+    async def moved(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await read(reader))
+        writer.write(reply(302, b"", f"Location: https://new.example/rest/1/{SECRET}/"))
+
+    async with asking(moved) as portal:
+        outcome = await portal.place(CALL)
+
+    assert len(asked) == 1
+    assert isinstance(outcome, Refused)
+    assert (outcome.code, outcome.whose) == ("HTTP_302", "portal")
+    assert "https://new.example" in outcome.description
+    assert SECRET not in outcome.description
+
+
+async def test_what_the_portal_quotes_of_the_request_is_not_repeated() -> None:
+    text = f"+12025550100 (12025550100): Canary text for /rest/1/{SECRET}/ is refused"
+    outcome = await outcome_of(reply(400, {"error": "ERROR_CORE", "error_description": text}))
+
+    assert isinstance(outcome, Refused)
+    assert outcome.description.endswith("is refused")
+    assert "2025550100" not in outcome.description
+    assert "Canary" not in outcome.description
+    assert SECRET not in outcome.description
+
+
+async def test_a_long_text_that_the_portal_cuts_short_is_not_repeated() -> None:
+    text = f"{CALL.text_to_pronounce} " * 50
+    call = CALL.model_copy(update={"text_to_pronounce": text})
+    told = f"Cannot say: {text}"
+    answer = reply(400, {"error": "ERROR_CORE", "error_description": told})
+    async with asking(always(answer)) as portal:
+        outcome = await portal.place(call)
+
+    assert isinstance(outcome, Refused)
+    assert "Canary" not in outcome.description
+
+
+async def test_each_call_is_sent_once_though_the_kept_connection_has_died() -> None:
+    asked = []
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await read(reader))
+        writer.write(reply(200, PLACED, "Connection: keep-alive"))
+        await writer.drain()
+        asked.append(await read(reader))  # and no answer
+
+    async with asking(once) as portal:
+        assert await portal.place(CALL) == Placed("c1")
+        second = await portal.place(CALL)
+
+    assert isinstance(second, Unsure)
+    assert len(asked) == 2
+
+
+async def test_the_portals_clock_and_its_operating_time_are_noted() -> None:
+    their_time = time.time() + 3600
+    answer = PLACED | {"time": {"operating": 12.5, "operating_reset_at": their_time + 60}}
+    date = f"Date: {formatdate(their_time, usegmt=True)}"
+    async with asking(always(reply(200, answer, date))) as portal:
+        await portal.place(CALL)
+
+    assert portal.clock_offset_s == pytest.approx(3600, abs=2)
+    assert portal.usage is not None
+    assert portal.usage.operating_s == 12.5
+    assert portal.usage.reset_at == pytest.approx(time.time() + 60, abs=3)
+
+
+ROW = {
+    "CALL_ID": "c1",
+    "CALL_TYPE": "5",
+    "PORTAL_NUMBER": "reg1",
+    "PHONE_NUMBER": "12025550100",
+    "CALL_START_DATE": "2026-03-17T12:00:00+01:00",
+}
+LOOK_UPS: dict[str, tuple[bytes, type]] = {
+    "rows": (reply(200, {"result": [ROW], "total": 1}), Page),
+    "none": (reply(200, {"result": [], "total": 0}), Page),
+    "denied": (reply(403, {"error": "ACCESS_DENIED"}), NoHistory),
+    "absent": (reply(404, b"Not Found"), NoHistory),
+    "nonsense": (reply(200, b"<html>"), NoHistory),
+    "busy": (reply(503, {"error": "QUERY_LIMIT_EXCEEDED"}), LookUpFailed),
+    "hasty": (reply(429, b""), LookUpFailed),
+    "broken": (reply(500, b""), LookUpFailed),
+    "hang up": (b"", LookUpFailed),
+}
+
+
+@pytest.mark.parametrize(("answer", "kind"), LOOK_UPS.values(), ids=LOOK_UPS)
+async def test_a_look_up_says_something_or_nothing(answer: bytes, kind: type) -> None:
+    async with asking(always(answer)) as portal:
+        found = await portal.history({"FILTER": {}})
+
+    assert isinstance(found, kind)
+
+
+async def test_a_look_up_nobody_answers_says_nothing() -> None:
+    portal = Portal("http://127.0.0.1:9/rest/1/x/")
+    found = await portal.history({})
+    await portal.close()
+
+    assert found == LookUpFailed()
+
+
+async def test_a_portal_shows_no_secret() -> None:
+    portal = Portal(f"https://portal.example/rest/1/{SECRET}/")
+    await portal.close()
+
+    assert SECRET not in repr(portal)
+    assert portal.host == "portal.example"
