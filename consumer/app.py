@@ -102,8 +102,9 @@ class App:
             NoBroker, WrongTopology, LedgerDown: It cannot start.
             NoConsumer: The broker is there but does not let us consume.
         """
-        await self.ledger.open()
+        # The ledger last: one made at a start that fails would seem to know all at the next.
         await declare(self._url, self.topology, check_only=not self._settings.declare)
+        await self.ledger.open()
         self._subscriber(self.worker.handle)
         await self._broker.start()
         self._started = True
@@ -232,7 +233,10 @@ class App:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_s):
                 await self.worker.drain()
-        await self._broker.stop()
+        try:
+            await self._broker.stop()
+        except Exception as error:  # noqa: BLE001  # a dead link is no reason to stop in disorder
+            log.info("broker.stop_failed", error=type(error).__name__)
         await self.publisher.close()
         await self.portal.close()
         await self.ledger.close()

@@ -100,7 +100,9 @@ def read_page(status: int, body: bytes) -> Page | NoHistory | LookUpFailed:
         answer = json.loads(body)
         if status != 200 or answer.get("error"):  # noqa: PLR2004
             return NoHistory()
-        rows = tuple(_read_row(row) for row in answer["result"] if row["CALL_ID"] is not None)
+        # An odd row of another kind is no reason to believe nothing.
+        infocalls = [row for row in answer["result"] if str(row["CALL_TYPE"]) == INFOCALL]
+        rows = tuple(_read_row(row) for row in infocalls if row["CALL_ID"] is not None)
         following = answer.get("next")
         return Page(rows, int(following) if following else None)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):

@@ -8,8 +8,12 @@ from aio_pika.abc import AbstractRobustQueue
 from aio_pika.exceptions import AMQPError
 from faststream.rabbit.subscriber import RabbitSubscriber
 
+from consumer.broker import is_cancelled
+
 RPC_TIMEOUT_S = 5.0
 RETRY_S = 1.0
+# aiormq cancels its own futures when the link drops.
+LINK_ERRORS = (AMQPError, OSError, RuntimeError, TimeoutError, asyncio.CancelledError)
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +90,9 @@ class Intake:
             self._changed.clear()
             try:
                 await self._align()
-            except (AMQPError, OSError, RuntimeError, TimeoutError) as error:
+            except LINK_ERRORS as error:
+                if is_cancelled():
+                    raise
                 # The link is down: aio-pika is restoring it, and perhaps the consumer too.
                 log.warning("intake.retry", error=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
@@ -98,7 +104,9 @@ class Intake:
         self._reasons.add("closed")
         try:
             await self._align()
-        except (AMQPError, OSError, RuntimeError, TimeoutError) as error:
+        except LINK_ERRORS as error:
+            if is_cancelled():
+                raise
             log.info("intake.lost", error=type(error).__name__)
 
     async def _reopen(self) -> None:

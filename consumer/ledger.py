@@ -103,8 +103,7 @@ _MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     CREATE INDEX calls_by_call_id ON calls (call_id) WHERE call_id IS NOT NULL;
     CREATE UNIQUE INDEX calls_adopted_once ON calls (call_id) WHERE confirmed_by = 'history';
-    CREATE INDEX calls_by_target ON calls (target_digest) WHERE unsure_since IS NOT NULL
-        OR state = 'placing';
+    CREATE INDEX calls_by_target ON calls (target_digest);
     CREATE INDEX calls_by_change ON calls (state, changed_at);
     """,
 )
@@ -216,10 +215,11 @@ class SqliteLedger:
             return entry if done.rowcount == 1 else None
 
     async def others_in_doubt(self, entry: Entry) -> list[Entry]:
-        """Return other requests to the same number and line whose phone may have rung."""
+        """Return other requests to the same number and line that an unknown call may belong to."""
         with self._errors("others_in_doubt"):
             found = self._select_any(
-                "target_digest = ? AND (unsure_since IS NOT NULL OR state = 'placing')",
+                "target_digest = ? AND (unsure_since IS NOT NULL OR state = 'placing'"
+                " OR (state = 'started' AND call_id IS NULL))",
                 entry.target_digest,
             )
             mine = (self._queue, entry.request_id)

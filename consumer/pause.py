@@ -49,8 +49,8 @@ def trouble_of(outcome: Outcome, *, on_default_line: bool) -> Trouble | None:
             return Trouble("rate", code.upper())
         case Unavailable(http_status=None):
             return Trouble("connection")
-        case Unavailable():
-            return None
+        case Unavailable(code):
+            return Trouble("connection", code.upper())
         case Unsure():
             return Trouble("doubt")
 
@@ -59,7 +59,7 @@ class Pause:
     """Counts troubles in a row, holds the intake, and finds out when to go on.
 
     Args:
-        after: How many answers in a row with the same trouble begin a pause.
+        after: How many requests in a row that meet the same trouble begin a pause.
         intake: What is held.
         probe: Asks the portal something harmless; tells whether the trouble still shows.
     """
@@ -71,7 +71,9 @@ class Pause:
         self._intake = intake
         self._probe = probe
         self._trouble: Trouble | None = None
-        self._in_a_row = 0
+        self._in_a_row: set[str] = set()
+        self.epoch = 0
+        """Grows with each pause."""
         self._wait_s = 0.0
         self._state: Literal["open", "paused", "trying"] = "open"
         self._begun = asyncio.Event()
@@ -90,25 +92,35 @@ class Pause:
             return "open"
         return f"{self._state} for {self._trouble.cause} {self._trouble.code}".rstrip()
 
-    def note(self, outcome: Outcome, *, on_default_line: bool) -> float | None:
+    def note(
+        self, outcome: Outcome, request_id: str, epoch: int, *, on_default_line: bool
+    ) -> float | None:
         """Take an answer into account.
+
+        Args:
+            outcome: What the portal answered.
+            request_id: Whose answer; one request that fails again and again is not the portal.
+            epoch: As it was when the call was begun.
+            on_default_line: Whether it went by the line that requests use which name none.
 
         Returns:
             Seconds to wait, if this was the one call let through and it met the trouble of before.
         """
         trouble = trouble_of(outcome, on_default_line=on_default_line)
-        if self._state == "paused":
+        if self._state == "paused" or epoch != self.epoch:
             return None  # begun before the pause
         if self._state == "trying":
             if trouble is not None and trouble == self._trouble:
                 self._pause(self._wait_s * 2)
                 return self._wait_s
             self._resume()
-        same = trouble is not None and trouble == self._trouble
-        self._in_a_row = self._in_a_row + 1 if same else int(trouble is not None)
+        if trouble != self._trouble:
+            self._in_a_row.clear()
         self._trouble = trouble
-        if trouble is not None and self._in_a_row >= self._after:
-            self._pause(_waits(trouble)[0])
+        if trouble is not None:
+            self._in_a_row.add(request_id)
+            if len(self._in_a_row) >= self._after:
+                self._pause(_waits(trouble)[0])
         return None
 
     async def run(self) -> None:
@@ -133,6 +145,7 @@ class Pause:
             raise AssertionError("a pause has a cause")
         self._wait_s = min(wait_s, _waits(trouble)[1])
         self._state = "paused"
+        self.epoch += 1
         self._intake.hold("portal")
         self._begun.set()
         metrics.PAUSED.labels(trouble.cause).set(1)
@@ -140,7 +153,7 @@ class Pause:
 
     def _resume(self) -> None:
         self._state = "open"
-        self._in_a_row = 0
+        self._in_a_row.clear()
         self._intake.limit(None)
         for cause in CAUSES:
             metrics.PAUSED.labels(cause).set(0)

@@ -163,7 +163,8 @@ class Placing:
             await self._outbox.invalid(letter.body, letter.trail, letter.request)
             return True
         now, trail = time.time(), letter.trail
-        unsure_since = trail.unsure_since.timestamp() if trail.unsure_since else None
+        believed = None if trail.redial else trail.unsure_since
+        unsure_since = believed.timestamp() if believed else None
         if unsure_since is None and letter.redelivered and self._ledger.created:
             # Whoever had it before us may have dialled, and this ledger cannot know.
             unsure_since = now
@@ -236,7 +237,10 @@ class Placing:
                     failed = reach(anew, again, time.time(), expires_at=None)
                     return await self._record_and_tell(failed, entry, letter)
                 case LookUpFailed():
-                    await self._outbox.waits(letter, float(self._rules.delays_s[0]), entry)
+                    waited_s = time.time() - max(entry.changed_at, entry.first_seen_at)
+                    delays_s = self._rules.delays_s
+                    wait_s = min(max(float(delays_s[0]), waited_s), float(delays_s[-1]))
+                    await self._outbox.waits(letter, wait_s, entry)
                     return True
                 case _:
                     pass
@@ -299,7 +303,8 @@ class Placing:
         if claimed is None:
             return False
         metrics.AGE.observe(claimed.claimed_at - max(claimed.first_seen_at, begin))
-        decision = self._decide(await self._place(call), call, attempt)
+        epoch = self._pause.epoch
+        decision = self._decide(await self._place(call), call, attempt, epoch)
         if isinstance(decision, Verify):
             metrics.DOUBTS.inc()
         reached = reach(claimed, decision, time.time(), expires_at=_expiry(call))
@@ -348,10 +353,10 @@ class Placing:
         self._heed(outcome)
         return outcome
 
-    def _decide(self, outcome: Outcome, call: CallRequested, attempt: int) -> Decision:
+    def _decide(self, outcome: Outcome, call: CallRequested, attempt: int, epoch: int) -> Decision:
         """Decide about one call, and take its outcome into account for all."""
         on_default_line = call.from_line == self._rules.default_line
-        wait_s = self._pause.note(outcome, on_default_line=on_default_line)
+        wait_s = self._pause.note(outcome, call.request_id, epoch, on_default_line=on_default_line)
         if wait_s is not None and isinstance(outcome, Refused | Unavailable):
             # The one call let through after a pause: the trouble is still there, and not its own.
             told = (outcome.code, outcome.description, outcome.http_status)

@@ -77,7 +77,10 @@ class Portal:
             call.text_to_pronounce,
             *self._secrets,
         )
-        return replace(outcome, description=_redact(outcome.description, hidden))
+        code, description = outcome.code, outcome.description
+        return replace(
+            outcome, code=_redact(code, hidden), description=_redact(description, hidden)
+        )
 
     async def _ask(self, parameters: Mapping[str, str | None]) -> Outcome:
         try:

@@ -176,17 +176,25 @@ class Publisher:
         Raises:
             NoBroker, AMQPError, OSError, RuntimeError, TimeoutError: It cannot be told now.
         """
-        async with asyncio.timeout(self._deadline_s):
-            await self._open()
-            if self._connection is None:
-                raise NoBroker("the connection is gone")
-            async with self._connection.channel() as channel:
-                found = {}
-                for name in queues:
-                    queue = await channel.declare_queue(name, passive=True)
-                    result = queue.declaration_result
-                    found[name] = Counts(result.message_count or 0, result.consumer_count or 0)
-                return found
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await self._count(queues)
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise NoBroker("the connection was given up") from None
+
+    async def _count(self, queues: Iterable[str]) -> dict[str, Counts]:
+        await self._open()
+        if self._connection is None:
+            raise NoBroker("the connection is gone")
+        async with self._connection.channel() as channel:
+            found = {}
+            for name in queues:
+                queue = await channel.declare_queue(name, passive=True)
+                result = queue.declaration_result
+                found[name] = Counts(result.message_count or 0, result.consumer_count or 0)
+            return found
 
     async def close(self) -> None:
         """Close the connection."""
@@ -202,7 +210,7 @@ class Publisher:
 
     async def _give_up(self, channel: AbstractChannel | None) -> None:
         """Close *channel*'s connection, unless another failure has done so already."""
-        if channel is not self._channel or self._connection is None:
+        if channel is None or channel is not self._channel or self._connection is None:
             return
         connection, self._connection, self._channel = self._connection, None, None
         try:

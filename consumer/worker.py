@@ -82,6 +82,8 @@ class Worker:
         self._defaults = defaults
         self._running: dict[str, tuple[Identity, asyncio.Task[None]]] = {}
         self._settled: OrderedDict[Identity, None] = OrderedDict()
+        self._given_back: OrderedDict[Identity, None] = OrderedDict()
+        self._draining = False
 
     async def handle(self, message: RabbitMessage) -> None:
         """Do what *message* asks for, then acknowledge it.
@@ -91,18 +93,26 @@ class Worker:
         """
         try:
             arrival = _read(message.raw_message)
+            with structlog.contextvars.bound_contextvars(
+                request_id=arrival.request_id,
+                attempt=arrival.trail.attempt,
+                replay=arrival.trail.replay,
+            ):
+                await self._take(arrival, message)
+        except Exception:
+            # A bug. Put back it would come again at once; the broker keeps it as a dead letter.
+            log.exception("worker.bug")
+            with suppress(AMQPError, RuntimeError):
+                await message.reject(requeue=False)
+
+    async def _take(self, arrival: Arrival, message: RabbitMessage) -> None:
+        try:
             if not (arrival.redelivered and arrival.identity in self._settled):
                 await asyncio.shield(await self._task_for(arrival))
         except GivenBack:
             await self._intake.until_idle()
             with suppress(AMQPError, RuntimeError):
                 await message.nack(requeue=True)
-            return
-        except Exception:
-            # A bug. Put back it would come again at once; the broker keeps it as a dead letter.
-            log.exception("worker.bug")
-            with suppress(AMQPError, RuntimeError):
-                await message.reject(requeue=False)
             return
         try:
             await message.ack()
@@ -111,6 +121,7 @@ class Worker:
 
     async def drain(self) -> None:
         """Finish the calls that are begun; give up those that only wait for their turn."""
+        self._draining = True
         self._placing.give_up_waiting()
         tasks = [task for _, task in self._running.values()]
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -122,6 +133,8 @@ class Worker:
             if arrival.redelivered and identity == arrival.identity:
                 return task
             await asyncio.wait([task])
+        if self._draining:
+            raise asyncio.CancelledError  # its message goes back with the channel
         task = asyncio.create_task(self._settle(arrival))
         self._running[arrival.key] = (arrival.identity, task)
         task.add_done_callback(partial(self._done, arrival))
@@ -129,36 +142,38 @@ class Worker:
 
     def _done(self, arrival: Arrival, task: asyncio.Task[None]) -> None:
         del self._running[arrival.key]
-        if task.cancelled() or task.exception() is not None:
+        if task.cancelled():
             return
-        # If its acknowledgement is lost, the message comes back although nothing is left to do.
-        self._settled[arrival.identity] = None
-        if len(self._settled) > REMEMBERED:
-            self._settled.popitem(last=False)
+        if isinstance(task.exception(), GivenBack):
+            _remember(self._given_back, arrival.identity)
+        elif task.exception() is None:
+            # If its acknowledgement is lost, the message comes back though nothing is left to do.
+            _remember(self._settled, arrival.identity)
 
     async def _settle(self, arrival: Arrival) -> None:
-        with structlog.contextvars.bound_contextvars(
-            request_id=arrival.request_id,
-            attempt=arrival.trail.attempt,
-            replay=arrival.trail.replay,
-        ):
-            request = (
-                arrival.fields
-                if isinstance(arrival.fields, Invalid)
-                else read_request(arrival.fields, self._defaults)
+        request = (
+            arrival.fields
+            if isinstance(arrival.fields, Invalid)
+            else read_request(arrival.fields, self._defaults)
+        )
+        if arrival.request_id is not None and isinstance(arrival.fields, dict):
+            letter = Letter(
+                arrival.body,
+                arrival.fields,
+                arrival.request_id,
+                request,
+                arrival.trail,
+                # What we gave back ourselves comes back as redelivered, and nobody dialled it.
+                arrival.redelivered and arrival.identity not in self._given_back,
             )
-            if arrival.request_id is not None and isinstance(arrival.fields, dict):
-                await self._placing.settle(
-                    Letter(
-                        arrival.body,
-                        arrival.fields,
-                        arrival.request_id,
-                        request,
-                        arrival.trail,
-                        arrival.redelivered,
-                    )
-                )
-            elif isinstance(request, Invalid):
-                await self._outbox.invalid(arrival.body, arrival.trail, request)
-            else:
-                raise AssertionError("a valid request has an id")
+            await self._placing.settle(letter)
+        elif isinstance(request, Invalid):
+            await self._outbox.invalid(arrival.body, arrival.trail, request)
+        else:
+            raise AssertionError("a valid request has an id")
+
+
+def _remember(known: OrderedDict[Identity, None], identity: Identity) -> None:
+    known[identity] = None
+    if len(known) > REMEMBERED:
+        known.popitem(last=False)

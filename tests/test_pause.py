@@ -32,7 +32,11 @@ TROUBLES: dict[str, tuple[Outcome, bool, Trouble | None]] = {
     ),
     "no connection": (Unavailable("CONNECT_ERROR", ""), False, Trouble("connection")),
     "no connection in time": (Unavailable("CONNECT_TIMEOUT", ""), False, Trouble("connection")),
-    "unavailable by its own word": (Unavailable("CONNECTION_ERROR", "", 401), False, None),
+    "unavailable by its own word": (
+        Unavailable("CONNECTION_ERROR", "", 401),
+        False,
+        Trouble("connection", "CONNECTION_ERROR"),
+    ),
     "a doubt": (Unsure("READ_TIMEOUT", ""), False, Trouble("doubt")),
     "another doubt": (Unsure("HTTP_502", "", 502), False, Trouble("doubt")),
 }
