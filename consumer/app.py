@@ -102,11 +102,11 @@ class App:
             NoBroker, WrongTopology, LedgerDown: It cannot start.
             NoConsumer: The broker is there but does not let us consume.
         """
-        # The ledger last: one made at a start that fails would seem to know all at the next.
-        await declare(self._url, self.topology, check_only=not self._settings.declare)
         await self.ledger.open()
+        await declare(self._url, self.topology, check_only=not self._settings.declare)
         self._subscriber(self.worker.handle)
         await self._broker.start()
+        await self.ledger.begin()
         self._started = True
         jobs: list[asyncio.Task[Any]] = [
             asyncio.create_task(job)

@@ -126,7 +126,7 @@ class SqliteLedger:
         self._db: sqlite3.Connection | None = None
         self._digest_key = b""
         self.created = False
-        """Whether this start made the ledger, which then knows nothing of what was before."""
+        """Whether no worker has started with this ledger before: it knows nothing of what was."""
 
     async def open(self) -> None:
         """Open or create the file and bring it to the newest schema.
@@ -155,11 +155,23 @@ class SqliteLedger:
             raise LedgerDown(
                 f"{self._file} was written by a newer version (schema {done}): upgrade this one"
             )
-        self.created = done == 0
         for script in _MIGRATIONS[done:]:
             for statement in script.split(";"):
                 db.execute(statement)
         db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+        if done == 0:
+            db.execute("INSERT INTO about VALUES ('new', '')")
+        new = db.execute("SELECT 1 FROM about WHERE name = 'new'").fetchone()
+        self.created = new is not None
+
+    async def begin(self) -> None:
+        """Note that a worker has started with this ledger: to the next start it is not new.
+
+        Raises:
+            LedgerDown: It cannot be written.
+        """
+        with self._errors("begin"), self._transaction() as db:
+            db.execute("DELETE FROM about WHERE name = 'new'")
 
     async def close(self) -> None:
         """Close the file."""

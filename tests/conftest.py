@@ -350,6 +350,7 @@ async def bench(rabbitmq_url: str, portal_url: str, tmp_path: Path) -> AsyncIter
     # A ledger that a worker has just made takes every redelivery for a doubt.
     ledger = SqliteLedger(given["ledger_url"], given["queue"])
     await ledger.open()
+    await ledger.begin()
     await ledger.close()
     connection = await aio_pika.connect(rabbitmq_url)
     async with connection:

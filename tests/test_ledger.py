@@ -495,13 +495,15 @@ async def test_no_two_ledgers_have_the_same_digests(open_ledger: Opener) -> None
 # --- opening
 
 
-async def test_a_ledger_knows_whether_it_was_made_just_now(url: str, open_ledger: Opener) -> None:
+async def test_a_ledger_is_new_until_a_worker_has_started_with_it(
+    url: str, open_ledger: Opener
+) -> None:
+    failed_start = await open_ledger(url)
     first = await open_ledger(url)
+    await first.begin()
     second = await open_ledger(url)
-    await first.close()
-    third = await open_ledger(url)
 
-    assert (first.created, second.created, third.created) == (True, False, False)
+    assert (failed_start.created, first.created, second.created) == (True, True, False)
 
 
 async def test_a_fresh_ledger_is_made_just_now(ledger: SqliteLedger) -> None:
@@ -576,7 +578,6 @@ async def test_what_was_written_survives_a_process_that_is_killed(
     assert died.returncode == -signal.SIGKILL
     reopened = await open_ledger(url)
     assert await reopened.get("r-1") == entry(version=1)
-    assert not reopened.created
 
 
 # --- the SQLite file
