@@ -23,10 +23,10 @@ demo: $(READY) ## Start broker, sandbox and worker, place a dozen calls, account
 
 test: $(READY) ## Run the tests, with coverage (ARGS=... goes to pytest)
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage run -m pytest --numprocesses 6 $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
-	@$(BIN)/coverage report --fail-under=100 --include=consumer/decision.py
+	@$(BIN)/coverage report --fail-under=100 --include='consumer/decision.py,consumer/answers.py,consumer/judge.py'
 
 faults: $(READY) ## Kill, cut, freeze and fill up everything, and account for each request (13 minutes; ARGS=--slice: 4)
 	@$(BIN)/python -m tests.faults $(ARGS)

@@ -10,7 +10,6 @@ from typing import Any
 import structlog
 from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import AMQPError
-from aiormq.exceptions import ChannelNotFoundEntity
 from faststream import AckPolicy
 from faststream.rabbit import Channel, RabbitBroker, RabbitMessage, RabbitQueue
 from faststream.rabbit.subscriber import RabbitSubscriber
@@ -36,7 +35,6 @@ RECONNECT_S = 1.0
 WATCH_S = 1.0
 DAY_S = 86_400
 MEASURE_S = 15.0
-SEE_S = 3.0
 PROBE = "server.time"
 NEAR_THE_LIMIT = 0.99
 STUCK_PUBLISHING_S = 60.0
@@ -114,7 +112,6 @@ class App:
                 self.intake.run(),
                 self.pause.run(),
                 self._watch(),
-                self._see_consumer(),
                 self._measure(),
                 self._forget(),
                 self._stop.wait(),
@@ -153,26 +150,6 @@ class App:
             elif clock() - idle_since > LONGEST_IDLE_S:
                 raise NoConsumer("no consumer is registered, and none can be")
 
-    async def _see_consumer(self) -> None:
-        """Consume anew where the broker knows of no consumer though we think to be one.
-
-        RabbitMQ 3.10 says nothing to the consumers of a quorum queue that is deleted.
-        """
-        queue = self.topology.requests.name
-        unseen = 0
-        while True:
-            await asyncio.sleep(SEE_S)
-            try:
-                consumers = (await self.publisher.counts([queue]))[queue].consumers
-            except ChannelNotFoundEntity:
-                consumers = 0
-            except (NoBroker, AMQPError, OSError, RuntimeError, TimeoutError):
-                continue
-            unseen = unseen + 1 if self.intake.consuming and not consumers else 0
-            if unseen > 1:
-                unseen = 0
-                self.intake.restart()
-
     async def _still_troubled(self, trouble: Trouble) -> bool:
         """Ask the portal something harmless: does it still answer with *trouble*?"""
         await self._pace.wait()
@@ -207,10 +184,10 @@ class App:
         """Measure now and then what no event tells: queue depths, the oldest dead letter."""
         while True:
             with suppress(NoBroker, LedgerDown, AMQPError, OSError, RuntimeError, TimeoutError):
-                found = await self.publisher.counts(self.topology.names)
-                for name, counts in found.items():
-                    metrics.QUEUE_MESSAGES.labels(name).set(counts.messages)
-                letters = found[self.topology.dead_letters.name].messages
+                found = await self.publisher.depths(self.topology.names)
+                for name, messages in found.items():
+                    metrics.QUEUE_MESSAGES.labels(name).set(messages)
+                letters = found[self.topology.dead_letters.name]
                 oldest = await self.ledger.oldest_failure() if letters else 0.0
                 metrics.OLDEST_DEAD_LETTER.set(oldest)
             if self.portal.usage is not None:

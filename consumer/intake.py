@@ -1,7 +1,6 @@
 """Take messages from the queue, as long as nothing speaks against it."""
 
 import asyncio
-from contextlib import suppress
 
 import structlog
 from aio_pika.abc import AbstractRobustQueue
@@ -73,12 +72,6 @@ class Intake:
         self._wanted = prefetch or self._full
         self._changed.set()
 
-    def restart(self) -> None:
-        """Cancel the consumer and consume anew."""
-        self._stale = True
-        self._changed.set()
-        log.warning("intake.restarted")
-
     async def until_idle(self) -> None:
         """Wait until the consumer is cancelled: what is given back before comes again at once."""
         await self._idle.wait()
@@ -96,7 +89,7 @@ class Intake:
                 # The link is down: aio-pika is restoring it, and perhaps the consumer too.
                 log.warning("intake.retry", error=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
-                await self._reopen()
+                self._stale = self._stale or isinstance(error, TimeoutError)
                 self._changed.set()
 
     async def close(self) -> None:
@@ -109,23 +102,18 @@ class Intake:
                 raise
             log.info("intake.lost", error=type(error).__name__)
 
-    async def _reopen(self) -> None:
-        """Open the channel again: after a call that timed out aiormq leaves it closed."""
-        queue = self._queue
-        if queue is not None and queue.channel.is_closed:
-            with suppress(AMQPError, OSError, RuntimeError, TimeoutError):
-                async with asyncio.timeout(RPC_TIMEOUT_S):
-                    await queue.channel.reopen()
-
     async def _align(self) -> None:
         queue = self._queue
         if queue is None:
             return
-        unfit = self._stale or self._wanted != self._prefetch
-        if self._tag is not None and (self._reasons or unfit):
+        if self._stale:
+            # aiormq closes a channel on which a call timed out. One opened anew consumes as before.
+            await queue.channel.close()
+            await queue.channel.reopen()
+            self._stale = False
+        if self._tag is not None and (self._reasons or self._wanted != self._prefetch):
             await queue.cancel(self._tag, timeout=RPC_TIMEOUT_S)
             self._tag = None
-            self._stale = False
             self._idle.set()
         if self._tag is None and not self._reasons:
             # A prefetch counts for the consumers that come after it.

@@ -18,7 +18,7 @@ from consumer import metrics
 from consumer.messages import ConfirmedBy, Reason
 from consumer.metrics import timed
 
-BUSY_S = 0.2
+BUSY_S = 0.5
 """How long another process may hold the file; the event loop stands still meanwhile."""
 
 State = Literal["placing", "started", "delayed", "failed"]

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from uuid import uuid4
 
 import aio_pika
@@ -64,13 +64,6 @@ def build_message(
         timestamp=datetime.now(UTC),
         app_id=APP_ID,
     )
-
-
-class Counts(NamedTuple):
-    """Of one queue: messages that nobody has in hand, and consumers."""
-
-    messages: int
-    consumers: int
 
 
 class Publisher:
@@ -170,8 +163,8 @@ class Publisher:
                 self._failing_since = None
                 return
 
-    async def counts(self, queues: Iterable[str]) -> dict[str, Counts]:
-        """Return how many messages are ready in each of *queues*, and how many consume it.
+    async def depths(self, queues: Iterable[str]) -> dict[str, int]:
+        """Return how many messages are ready in each of *queues*.
 
         Raises:
             NoBroker, AMQPError, OSError, RuntimeError, TimeoutError: It cannot be told now.
@@ -184,7 +177,7 @@ class Publisher:
                 raise
             raise NoBroker("the connection was given up") from None
 
-    async def _count(self, queues: Iterable[str]) -> dict[str, Counts]:
+    async def _count(self, queues: Iterable[str]) -> dict[str, int]:
         await self._open()
         if self._connection is None:
             raise NoBroker("the connection is gone")
@@ -192,8 +185,7 @@ class Publisher:
             found = {}
             for name in queues:
                 queue = await channel.declare_queue(name, passive=True)
-                result = queue.declaration_result
-                found[name] = Counts(result.message_count or 0, result.consumer_count or 0)
+                found[name] = queue.declaration_result.message_count or 0
             return found
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,23 @@ WITHIN_S = 20.0
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+_broker = ExitStack()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start one broker for all of pytest-xdist's processes: they inherit its address."""
+    if session.config.getoption("numprocesses", None) and not hasattr(
+        session.config, "workerinput"
+    ):
+        os.environ["TEST_RABBITMQ_URL"] = _broker.enter_context(devbroker.rabbitmq())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End that broker."""
+    if not hasattr(session.config, "workerinput"):
+        _broker.close()
 
 
 @pytest.fixture(scope="session")

@@ -81,6 +81,8 @@ async def test_a_queue_that_is_deleted_and_declared_again_is_consumed_from(
         queue = await bench.channel.get_queue(bench.queue)
         arguments = app.topology.requests.arguments
         await queue.delete(if_unused=False, if_empty=False)
+        # RabbitMQ 3.10 takes a moment to tell, and tells nothing if the queue is back before.
+        await bench.until(lambda: not app.intake.consuming)
         again = await bench.channel.declare_queue(bench.queue, durable=True, arguments=arguments)
         await again.bind(bench.exchange, "call.requested")
 

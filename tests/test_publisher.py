@@ -177,8 +177,9 @@ async def test_what_somebody_cancels_is_cancelled(
     assert await works(publisher, bench)
 
 
-async def test_many_at_once_are_told_apart(publisher: Publisher, bench: Bench) -> None:
+async def test_many_at_once_are_told_apart(bench: Bench) -> None:
     full = await full_queue(bench)
+    publisher = Publisher(bench.given["rabbitmq_url"], deadline_s=20)
     targets = {"": f"{bench.queue}.dlq", "unroutable": f"{bench.queue}.nowhere", "nacked": full}
 
     async def why(target: str) -> str:
@@ -191,6 +192,7 @@ async def test_many_at_once_are_told_apart(publisher: Publisher, bench: Bench) -
     expected = list(targets) * 50
     found = await asyncio.gather(*(why(targets[each]) for each in expected))
 
+    await publisher.close()
     assert found == expected
     assert len(await bench.dead_letters(50)) == 50
 
