@@ -63,6 +63,7 @@ def sandbox(host: str, port: int) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # whoever reads the address below may connect at once
     except OSError as error:
         listener.close()
         text = f"cannot listen at {host}:{port} ({error.strerror}): name another --port"
