@@ -273,3 +273,98 @@ async def test_discard_keeps_what_publish_takes(
     assert '"event": "dead_letter.discarded"' in discard.stderr.read_text()
     assert publish.stdout.read_text().split() == ["r0000", "r0001", "r0002"]
     assert await letters(bench) == []
+
+
+async def said(bench: Bench, *arguments: str) -> tuple[int, str]:
+    """Run a command in this process, and return its exit code and what it said."""
+    names = (*NAMED, "bitrix24_url", "ledger_url", "default_line")
+    given = {f"CALLS_{name.upper()}": str(bench.given[name]) for name in names}
+    result = await asyncio.to_thread(CliRunner().invoke, main, arguments, env=given)
+    return result.exit_code, result.output
+
+
+async def test_an_operator_reads_what_failed_why_and_what_to_do(bench: Bench) -> None:
+    first, _, third = await fail(bench, NO_BASE_LINE, NO_BASE_LINE, BAD_NUMBER)
+
+    listed = await said(bench, "dlq", "list")
+    exported = await said(bench, "dlq", "list", "--json", "--unmask", "--limit", "1")
+    grouped = await said(bench, "dlq", "stats")
+    grouped_json = await said(bench, "dlq", "stats", "--json")
+    shown = await said(bench, "dlq", "show", third)
+
+    assert listed[1].splitlines()[0].split() == [
+        *("ID", "FAILED", "AT", "REASON", "CODE", "REPLAYS", "NUMBER", "DESCRIPTION")
+    ]
+    assert "+1202555••20" in listed[1]
+    assert json.loads(exported[1])["request"]["to_number"] == NO_BASE_LINE
+    assert grouped[1].startswith("2 refused ERROR_CORE: Making infocall using LINK_BASE_NUMBER")
+    assert f"for example {first}" in grouped[1]
+    assert json.loads(grouped_json[1].splitlines()[0])["count"] == 2
+    assert "ledger: failed, attempt 1, replay 0" in shown[1]
+    assert {code for code, _ in (listed, exported, grouped, grouped_json, shown)} == {0}
+
+
+async def test_a_replay_is_planned_before_it_is_done(bench: Bench, portal: SandboxPortal) -> None:
+    (request_id,) = await fail(bench, NO_BASE_LINE)
+
+    plan = await said(bench, "dlq", "replay", "--all", "--dry-run")
+    left = len(await letters(bench))
+    done = await said(bench, "dlq", "replay", request_id, "--set", "to_number=+12025550101")
+    async with bench.running():
+        started = (await bench.events(request_id, 2))[1]
+    again = await said(bench, "dlq", "replay", "--all")
+
+    assert (plan[0], done[0], again[0], left) == (0, 0, 0, 1)
+    assert "1 dead letters" in plan[1]
+    assert "would replay 1" in plan[1]
+    assert "replayed 1" in done[1]
+    assert started["to_number"] == "+12025550101"
+    assert [call.to_number for call in portal.calls] == ["+12025550101"]
+
+
+async def test_the_plan_names_what_expired_came_back_or_was_started(bench: Bench) -> None:
+    async with bench.running():
+        request_id = await bench.ask()
+        await bench.event(request_id)
+    body = bench.request(request_id=request_id, expires_at="2020-01-01T00:00:00Z")
+    message = aio_pika.Message(
+        json.dumps(body).encode(),
+        headers={"x-replay": 1, "x-failed-at": "2020-01-01T00:00:00Z"},
+        message_id="m",
+    )
+    await bench.channel.default_exchange.publish(message, f"{bench.queue}.dlq")
+
+    code, plan = await said(bench, "dlq", "replay", "--all", "--dry-run")
+
+    assert code == 0
+    for word in ("expired and will fail again", "came back after a replay", "already started"):
+        assert word in plan
+
+
+async def test_discard_says_first_what_it_would_do(bench: Bench) -> None:
+    await fill(bench, 2)
+
+    code, plan = await said(bench, "dlq", "discard", "--all", "--why", "over", "--dry-run")
+
+    assert (code, plan.split()[-3:]) == (0, ["would", "discard", "2"])
+    assert len(await letters(bench)) == 2
+
+
+async def test_lines_voices_and_check_are_printed(bench: Bench, portal: SandboxPortal) -> None:
+    lines = await said(bench, "lines")
+    voices = await said(bench, "voices", "--json")
+    check = await said(bench, "check")
+    portal.patch({"secret": "changed"})
+    refused = await said(bench, "lines")
+    wrong = await said(bench, "check")
+
+    assert lines == (
+        0,
+        "reg151083  Cloud PBX (9)\nsip7  Office PBX 1\n74950000000  +7 495 000-00-00\n",
+    )
+    assert "usenglishmale" in json.loads(voices[1])
+    assert check[0] == 0
+    assert refused[0] == 1
+    assert "INVALID_CREDENTIALS" in refused[1]
+    assert wrong[0] == 1
+    assert "-> Make a new inbound webhook" in wrong[1]
