@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help demo test faults lint types layers check lock clean
 
@@ -43,9 +45,9 @@ layers: $(READY) ## Check that imports point down only
 
 check: lint types layers test ## All of the above: what CI runs
 
-lock: $(READY) ## Renew requirements.lock: newest versions that pyproject.toml allows
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	  --all-extras --no-emit-index-url --no-header --no-annotate -o requirements.lock pyproject.toml
+lock: $(READY) ## Renew the lock files, ours and the image's: newest versions that pyproject.toml allows
+	@$(COMPILE) --upgrade --all-extras -o requirements.lock pyproject.toml
+	@$(COMPILE) --extra postgres -c requirements.lock -o docker/requirements.lock pyproject.toml
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache
