@@ -5,10 +5,9 @@ import getpass
 import json
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import click
@@ -29,7 +28,7 @@ from consumer.deadletters import (
     send_back,
 )
 from consumer.ledger import Entry, SqliteLedger
-from consumer.messages import CallRequested, read_moment, rfc3339
+from consumer.messages import CallRequested, Reason, read_moment, rfc3339
 from consumer.pace import Pace
 from consumer.settings import Settings
 
@@ -53,8 +52,20 @@ def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetim
     return moment
 
 
+def _not_blank(_: click.Context, __: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise click.BadParameter("is empty: say in a few words why")
+    return value
+
+
 _FILTERS = (
-    click.option("--reason", "reasons", multiple=True, help="Only with this reason; repeatable."),
+    click.option(
+        "--reason",
+        "reasons",
+        type=click.Choice([*get_args(Reason), "broker"]),
+        multiple=True,
+        help="Only with this reason; repeatable.",
+    ),
     click.option("--code", "codes", multiple=True, help="Only with this code; repeatable."),
     click.option("--line", help="Only those that ask for this line."),
     click.option("--request-id", "ids", multiple=True, help="Only this request; repeatable."),
@@ -234,6 +245,8 @@ def _edits(edits: Sequence[str]) -> dict[str, Any]:
         if not equals or name not in CallRequested.model_fields or name == "request_id":
             names = ", ".join(sorted(set(CallRequested.model_fields) - {"request_id"}))
             raise click.UsageError(f"--set takes FIELD=VALUE, FIELD one of {names}")
+        if name in parsed:
+            raise click.UsageError(f"--set {name}= is there twice: keep one")
         try:
             parsed[name] = json.loads(value) if name == "metadata" else value
         except ValueError:
@@ -327,10 +340,10 @@ def _progress(length: int) -> Any:  # noqa: ANN401  # click does not name its ty
 @click.argument("ids_", nargs=-1, metavar="[ID]...")
 @filters
 @click.option("--all", "everything", is_flag=True, help="Every dead letter there is now.")
-@click.option("--why", required=True, help="The reason, for the log.")
+@click.option("--why", required=True, callback=_not_blank, help="The reason, for the log.")
 @click.option(
     "--to",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=click.File("ab", lazy=False),
     help="Append the requests to this file, as `publish FILE` takes them.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be discarded and change nothing.")
@@ -340,7 +353,7 @@ def discard(  # noqa: PLR0913  # each is an option of the command
     *,
     everything: bool,
     why: str,
-    to: Path | None,
+    to: IO[bytes] | None,
     dry_run: bool,
     yes: bool,
     **chosen: Any,  # noqa: ANN401
@@ -352,7 +365,7 @@ def discard(  # noqa: PLR0913  # each is an option of the command
 
 
 async def _discard(  # noqa: PLR0913  # as the command has them
-    settings: Settings, choice: Choice, why: str, to: Path | None, *, dry_run: bool, yes: bool
+    settings: Settings, choice: Choice, why: str, to: IO[bytes] | None, *, dry_run: bool, yes: bool
 ) -> None:
     letters = await _chosen(settings, choice)
     if dry_run:
@@ -363,26 +376,25 @@ async def _discard(  # noqa: PLR0913  # as the command has them
     _confirm(f"discard {len(letters)}?", yes=yes)
     logging_.set_up(stream=sys.stderr)
     discarded = 0
-    with to.open("ab") if to else nullcontext() as file:
 
-        def each(letter: DeadLetter) -> None:
-            nonlocal discarded
-            if file is not None:
-                file.write(_one_line(letter) + b"\n")
-                file.flush()
-            log.warning(
-                "dead_letter.discarded",
-                request_id=letter.id,
-                who=getpass.getuser(),
-                why=why,
-                reason=letter.reason,
-                code=letter.code,
-            )
-            click.echo(letter.id)
-            discarded += 1
+    def each(letter: DeadLetter) -> None:
+        nonlocal discarded
+        if to is not None:
+            to.write(_one_line(letter) + b"\n")
+            to.flush()
+        log.warning(
+            "dead_letter.discarded",
+            request_id=letter.id,
+            who=getpass.getuser(),
+            why=why,
+            reason=letter.reason,
+            code=letter.code,
+        )
+        click.echo(letter.id)
+        discarded += 1
 
-        url, topology = settings.needed("rabbitmq_url"), topology_of(settings)
-        await give_up(url, topology, {letter.key for letter in letters}, each)
+    url, topology = settings.needed("rabbitmq_url"), topology_of(settings)
+    await give_up(url, topology, {letter.key for letter in letters}, each)
     click.echo(f"discarded {discarded}", err=True)
 
 

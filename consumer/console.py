@@ -1,6 +1,7 @@
 """What all commands share: settings or exit 2, one line for what stops a command, tables."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NoReturn
@@ -44,6 +45,8 @@ def _wrong_settings(error: WrongSettings) -> NoReturn:
 
 def run(start: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a command to its end; whatever stops it is one line."""
+    # What a library says of a lost link would come on top. The worker has a handler of its own.
+    logging.getLogger("aiormq").addHandler(logging.NullHandler())
     try:
         asyncio.run(start())
     except WrongSettings as error:

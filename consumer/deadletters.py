@@ -1,18 +1,16 @@
 """Dead letters: look at them without changing anything, send them back, or give them up."""
 
-import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.abc import AbstractIncomingMessage
 
 from consumer.answers import advice_for
-from consumer.broker import connect
+from consumer.hand import WINDOW, in_hand
 from consumer.messages import (
     Defaults,
     Invalid,
@@ -24,14 +22,8 @@ from consumer.messages import (
     readable_id,
 )
 from consumer.publisher import Publisher, build_message
-from consumer.topology import Topology, explained
+from consumer.topology import Topology
 
-SILENCE_S = 10.0
-"""Messages that do not come within this are in somebody else's hands."""
-PUT_BACK_S = 2.0
-"""How long the broker may take to have again what was let go."""
-WINDOW = 65_535
-"""Messages in one consumer's hand: a prefetch has 16 bits, and none at all means 2,000."""
 ADVICE = {
     "exhausted": "See whether the portal is well again, then replay.",
     "unsure": "See in the call history whether it rang; a replay looks once more, then dials.",
@@ -179,24 +171,20 @@ class Choice:
 
 async def look(
     url: str, topology: Topology, choice: Choice, limit: int | None = None
-) -> AsyncIterator[DeadLetter]:
+) -> AsyncGenerator[DeadLetter, None]:
     """Yield the dead letters that are meant, at least *limit* of them; all stay where they are.
-
-    A quorum queue puts what comes back behind all else that came back before, and ahead of what
-    nobody has looked at yet. So a look that leaves the order as it was goes on to the first message
-    that is new to everybody.
 
     Raises:
         NoBroker, WrongTopology: The broker or the queue cannot be reached.
     """
     found = 0
-    async with _opened(url, topology, limit or WINDOW) as hand:
+    async with in_hand(url, topology.dead_letters.name, limit or WINDOW) as hand:
         async for message in hand.messages():
             letter = read_dead_letter(message)
             if choice.holds(letter):
                 found += 1
                 yield letter
-            if limit is not None and found >= limit and not message.redelivered:
+            if found == limit:
                 break
 
 
@@ -281,7 +269,7 @@ async def send_back(
     """
     publisher = Publisher(url)
     try:
-        async for letter, message in _in_hand(url, topology, keys):
+        async for letter, message in _taken(url, topology, keys):
             await each(letter)
             anew = build_message(how.body(letter), how.headers(letter), correlation_id=letter.id)
             await publisher.publish(anew, "", topology.requests.name)
@@ -294,19 +282,19 @@ async def give_up(
     url: str, topology: Topology, keys: Collection[str], each: Callable[[DeadLetter], None]
 ) -> None:
     """Remove dead letters for good; *each* is called before, to keep what is to be kept."""
-    async for letter, message in _in_hand(url, topology, keys):
+    async for letter, message in _taken(url, topology, keys):
         each(letter)
         await message.ack()
 
 
-async def _in_hand(
+async def _taken(
     url: str, topology: Topology, keys: Collection[str]
 ) -> AsyncIterator[tuple[DeadLetter, AbstractIncomingMessage]]:
     """Yield the dead letters of these keys; each is to be acknowledged before the next."""
     left = set(keys)
     if not left:
         return
-    async with _opened(url, topology) as hand:
+    async with in_hand(url, topology.dead_letters.name) as hand:
         async for message in hand.messages(at_least=len(left)):
             letter = read_dead_letter(message)
             if letter.key in left:
@@ -315,76 +303,3 @@ async def _in_hand(
                 left.discard(letter.key)
             if not left:
                 break
-
-
-@asynccontextmanager
-async def _opened(url: str, topology: Topology, window: int = WINDOW) -> AsyncIterator["_Hand"]:
-    """Take in hand what dead letters there are; what is not acknowledged goes back in order."""
-    connection = await connect(url, "dead letters")
-    async with connection:
-        hand = _Hand(connection, topology.dead_letters.name, window)
-        hand.count = await hand.ready()
-        yield hand
-        await hand.put_back()
-
-
-class _Hand:
-    """The dead letters in one connection's hand.
-
-    Attributes:
-        count: How many there were when it was opened.
-        gone: How many of them have been acknowledged since.
-    """
-
-    def __init__(self, connection: AbstractConnection, queue: str, window: int) -> None:
-        self._connection = connection
-        self._queue = queue
-        self._window = window
-        self._channels: list[AbstractChannel] = []
-        self.count = 0
-        self.gone = 0
-
-    async def ready(self) -> int:
-        """Return how many messages nobody has in hand."""
-        async with self._connection.channel() as channel:
-            with explained(f"queue {self._queue}"):
-                queue = await channel.declare_queue(self._queue, passive=True)
-            return queue.declaration_result.message_count or 0
-
-    async def messages(self, at_least: int = 0) -> AsyncIterator[AbstractIncomingMessage]:
-        """Yield all messages in order, one consumer after the other taking its window in hand."""
-        arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-        left = max(self.count, at_least)
-        while left > 0:
-            taken = min(self._window, WINDOW, left)
-            left -= taken
-            self._window *= 4
-            await self._consume(taken, arrived)
-            for _ in range(taken):
-                if arrived.empty():
-                    try:
-                        async with asyncio.timeout(SILENCE_S):
-                            message = await arrived.get()
-                    except TimeoutError:
-                        return
-                else:
-                    message = arrived.get_nowait()
-                yield message
-
-    async def _consume(
-        self, prefetch: int, arrived: asyncio.Queue[AbstractIncomingMessage]
-    ) -> None:
-        channel = await self._connection.channel()
-        self._channels.append(channel)
-        await channel.set_qos(prefetch_count=prefetch)
-        queue = await channel.get_queue(self._queue, ensure=False)
-        await queue.consume(arrived.put)
-
-    async def put_back(self) -> None:
-        """Let go of the rest in order, and see it back: the broker takes a moment for that."""
-        for channel in self._channels:
-            await channel.close()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PUT_BACK_S):
-                while await self.ready() < self.count - self.gone:  # noqa: ASYNC110  # no event
-                    await asyncio.sleep(0.01)

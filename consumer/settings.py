@@ -138,7 +138,7 @@ class Settings(BaseModel):
     """Whether to declare exchange and queues, or only check that they exist."""
 
     pause_after: Annotated[int, Field(ge=1)] = 5
-    """How many answers in a row with the same portal-wide trouble begin a pause."""
+    """How many different requests in a row must meet the same trouble for a pause."""
     http_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Where `/livez`, `/readyz` and `/metrics` are served; 0 turns them off."""
     ledger_url: Annotated[str, Field(pattern=r"^sqlite://(/.+)?$")] = "sqlite:///call-ledger.db"

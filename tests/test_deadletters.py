@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import aclosing
 
 import aio_pika
 import pytest
 from click.testing import CliRunner
 
 from consumer.app import topology_of
+from consumer.broker import NoBroker
 from consumer.cli import main
 from consumer.deadletters import (
     Choice,
@@ -22,7 +24,7 @@ from consumer.deadletters import (
 )
 from consumer.messages import read_moment
 from consumer.sandbox import SandboxPortal
-from tests.conftest import Bench, Command
+from tests.conftest import Bench, Command, Link
 
 NO_BASE_LINE = "+12025550120"
 NAMED = ("rabbitmq_url", "exchange", "queue")
@@ -79,11 +81,33 @@ async def test_looking_leaves_everything_where_it_was(bench: Bench) -> None:
     assert [letter.id for letter in await letters(bench)] == ids
 
 
-async def test_an_interrupted_look_loses_nothing(bench: Bench) -> None:
+@pytest.mark.parametrize("limit", [None, 3])
+async def test_an_interrupted_look_leaves_everything_where_it_was(
+    bench: Bench, limit: int | None
+) -> None:
     ids = await fill(bench, 40)
+    await letters(bench)  # all have come back once, so that the order is the tool's to keep
 
-    async for _ in look(bench.given["rabbitmq_url"], topology_of(bench.settings()), Choice()):
-        break
+    looking = look(bench.given["rabbitmq_url"], topology_of(bench.settings()), Choice(), limit)
+    async with aclosing(looking):
+        async for _ in looking:
+            break
+
+    assert [letter.id for letter in await letters(bench)] == ids
+
+
+async def test_a_lost_link_ends_a_look_with_an_error_and_loses_nothing(
+    bench: Bench, link: Link
+) -> None:
+    ids = await fill(bench, 40)
+    choice = Choice(ids=(ids[0], ids[-1]))
+    looking = look(link.url, topology_of(bench.settings()), choice, 3)
+
+    await anext(looking)
+    link.cut()
+
+    with pytest.raises(NoBroker, match="broke"):
+        await anext(looking)
 
     assert sorted(letter.id for letter in await letters(bench)) == ids
 
@@ -236,6 +260,31 @@ WRONG_USAGES: dict[str, tuple[tuple[str, ...], int]] = {
     "show nothing": (("show",), 2),
     "show an unknown id": (("show", "r9999"), 1),
     "an unknown command": (("purge",), 2),
+    "an unknown option": (("list", "--limits", "3"), 2),
+    "a limit in words": (("list", "--limit", "three"), 2),
+    "a reason that is none": (("list", "--reason", "nonsense"), 2),
+    "a month that is none": (("list", "--since", "2026-13-01T00:00:00Z"), 2),
+    "an empty time": (("list", "--until", ""), 2),
+    "an option without its value": (("list", "--line"), 2),
+    "list an id": (("list", "r0001"), 2),
+    "stats of so many": (("stats", "--limit", "3"), 2),
+    "show two": (("show", "r0001", "r0002"), 2),
+    "replay an id that the filter leaves out": (("replay", "r0001", "--code", "X"), 1),
+    "replay a known and an unknown id": (("replay", "r0001", "r9999"), 1),
+    "a rate in words": (("replay", "--all", "--rate", "fast"), 2),
+    "set a value without a field": (("replay", "--all", "--set", "=x"), 2),
+    "set a field twice": (
+        ("replay", "--all", "--set", "from_line=a", "--set", "from_line=b"),
+        2,
+    ),
+    "set a time that is none": (("replay", "--all", "--set", "expires_at=tomorrow"), 1),
+    "set an empty text": (("replay", "--all", "--set", "text_to_pronounce="), 1),
+    "set metadata that is a list": (("replay", "--all", "--set", "metadata=[]"), 1),
+    "discard for an empty reason": (("discard", "--all", "--why", " "), 2),
+    "discard an id and all": (("discard", "r0001", "--all", "--why", "x"), 2),
+    "discard without saying why": (("discard", "r0001"), 2),
+    "discard into no folder": (("discard", "--all", "--why", "x", "--to", "no/such/file"), 2),
+    "an hour without an offset": (("stats", "--since", "2026-01-01T00:00:00"), 2),
 }
 
 
