@@ -19,7 +19,7 @@ from consumer.answers import read_answer
 from consumer.broker import CONNECT_TIMEOUT_S, NoBroker, address_of
 from consumer.health import Part, serve
 from consumer.intake import Intake
-from consumer.ledger import LedgerDown, SqliteLedger
+from consumer.ledger import Ledger, LedgerDown
 from consumer.messages import Defaults
 from consumer.outbox import Outbox
 from consumer.pace import Pace
@@ -67,7 +67,9 @@ class App:
         self._started = False
         self._broker, self._subscriber = _broker(self._url, self.topology, settings.concurrency)
         self.intake = Intake(self._subscriber, settings.concurrency)
-        self.ledger = SqliteLedger(settings.ledger_url, settings.queue)
+        self.ledger = Ledger(
+            settings.ledger_url.get_secret_value(), settings.queue, settings.concurrency
+        )
         self.portal = Portal(
             portal_url, timeout_s=settings.timeout_s, connections=settings.concurrency
         )
@@ -139,6 +141,7 @@ class App:
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(WATCH_S)
+            metrics.CONSUMING.set(self.intake.consuming)
             if self.publisher.stuck_s > STUCK_PUBLISHING_S:
                 self.intake.hold("publishing")
             elif self.publisher.stuck_s == 0:
@@ -165,7 +168,6 @@ class App:
         """Say how the parts are that readiness depends on."""
         held = sorted(self.intake.held_by)
         consuming = self.intake.consuming
-        metrics.CONSUMING.set(consuming)
         taking = "consuming" if consuming else f"held: {', '.join(held)}" if held else "no consumer"
         publishing = "publishing" if self.publisher.stuck_s == 0 else "nothing is confirmed"
         return {

@@ -3,9 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import aio_pika
 from aio_pika.abc import AbstractConnection
@@ -13,7 +11,7 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
 from consumer.answers import advice_for, error_of
 from consumer.broker import NoBroker, connect
-from consumer.ledger import LedgerDown, SqliteLedger
+from consumer.ledger import Ledger, LedgerDown
 from consumer.portal import HISTORY, LINES, VOICES, Portal, read_names
 from consumer.settings import Settings, WrongSettings
 from consumer.topology import Queue, Topology, WrongTopology, explained
@@ -130,30 +128,23 @@ def _missing(item: str, command: str, *, declares: bool) -> Finding:
 
 async def _ledger(settings: Settings) -> Finding:
     """Open the ledger if there is one: made here, it would look as if it knew of earlier calls."""
-    file = Path(urlsplit(settings.ledger_url).path[1:])
-    if settings.ledger_url == "sqlite://":
+    url = settings.ledger_url.get_secret_value()
+    if url == "sqlite://":
         mend = "name a file in CALLS_LEDGER_URL: what is in memory is lost with the process"
         return Finding("ledger", "warning", "in memory", mend)
-    if (finding := _without_file(file)) is not None:
-        return finding
-    ledger = SqliteLedger(settings.ledger_url, settings.queue)
     try:
-        await ledger.open()
-        await ledger.check_writable()
+        ledger = Ledger(url, settings.queue)
+        try:
+            if not await ledger.exists():
+                detail = f"{ledger.place} holds none yet: the worker makes it"
+                return Finding("ledger", "ok", detail)
+            await ledger.open()
+            await ledger.check_writable()
+        finally:
+            await ledger.close()
     except LedgerDown as error:
-        return Finding("ledger", "wrong", str(error), "mend CALLS_LEDGER_URL or the file's rights")
-    finally:
-        await ledger.close()
-    return Finding("ledger", "ok", f"{file} is writable")
-
-
-def _without_file(file: Path) -> Finding | None:
-    if file.exists():
-        return None
-    if not file.resolve().parent.is_dir():
-        mend = "make its folder, or mend CALLS_LEDGER_URL"
-        return Finding("ledger", "wrong", f"{file} has no folder", mend)
-    return Finding("ledger", "ok", f"{file} is not there yet: the worker makes it")
+        return Finding("ledger", "wrong", str(error), "mend CALLS_LEDGER_URL, or the rights there")
+    return Finding("ledger", "ok", f"{ledger.place} is writable")
 
 
 async def _portal(settings: Settings) -> AsyncIterator[Finding]:

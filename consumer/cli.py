@@ -45,7 +45,7 @@ def run() -> None:
     settings = settings_or_exit()
     secrets = [
         part
-        for secret in (settings.rabbitmq_url, settings.bitrix24_url)
+        for secret in (settings.rabbitmq_url, settings.bitrix24_url, settings.ledger_url)
         if secret is not None
         for part in log.secret_parts(secret.get_secret_value())
     ]

@@ -1,14 +1,11 @@
 """`call-consumer dlq …`: an operator finds out what failed and why, mends it, and replays."""
 
-import asyncio
 import getpass
 import json
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import IO, Any, TypeVar, get_args
-from urllib.parse import urlsplit
 
 import click
 import structlog
@@ -27,7 +24,7 @@ from consumer.deadletters import (
     masked,
     send_back,
 )
-from consumer.ledger import Entry, SqliteLedger
+from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.messages import CallRequested, Reason, read_moment, rfc3339
 from consumer.pace import Pace
 from consumer.settings import Settings
@@ -189,15 +186,17 @@ async def _show(settings: Settings, id_: str, *, unmask: bool) -> None:
 
 async def _entries(settings: Settings, letters: Sequence[DeadLetter]) -> dict[str, Entry] | None:
     """Return the ledger's entries, or None where the ledger is not within reach."""
-    file = urlsplit(settings.ledger_url).path[1:]
-    if not await asyncio.to_thread(lambda: bool(file) and Path(file).is_file()):
-        return None
-    ledger = SqliteLedger(settings.ledger_url, settings.queue)
-    await ledger.open()
     try:
-        found = {letter.id: await ledger.get(letter.id) for letter in letters}
-    finally:
-        await ledger.close()
+        ledger = Ledger(settings.ledger_url.get_secret_value(), settings.queue)
+        try:
+            if not await ledger.exists():
+                return None
+            await ledger.open()
+            found = {letter.id: await ledger.get(letter.id) for letter in letters}
+        finally:
+            await ledger.close()
+    except LedgerDown:
+        return None
     return {id_: entry for id_, entry in found.items() if entry is not None}
 
 

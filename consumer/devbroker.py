@@ -123,17 +123,17 @@ def installed(stack: ExitStack, say: Say) -> str | None:
         return None
     say("installing rabbitmq-server with apt-get (some minutes)")
     try:
-        install(apt)
+        install(apt, "rabbitmq-server")
     except (NoBroker, OSError, subprocess.TimeoutExpired) as error:
         say(f"apt-get failed, going on without it: {end_of(str(error))}")
         return None
     return private(stack, say)
 
 
-def install(apt: str) -> None:
+def install(apt: str, package: str) -> None:
     with services_kept_off():
         apt_get(apt, "update")  # should it fail, older lists may do
-        done = apt_get(apt, "install", "-y", "--no-install-recommends", "rabbitmq-server")
+        done = apt_get(apt, "install", "-y", "--no-install-recommends", package)
     if done.returncode:
         raise NoBroker(done.stdout)
 

@@ -7,7 +7,7 @@ import structlog
 
 from consumer.decision import Absent, Contested, Found, LookUpFailed, NoHistory, Sighting
 from consumer.history import Page, Row, Wanted, by_call_id
-from consumer.ledger import Entry, SqliteLedger
+from consumer.ledger import Entry, Ledger
 from consumer.messages import CallRequested
 from consumer.pace import Pace
 from consumer.portal import Portal
@@ -30,7 +30,7 @@ class Doubts:
     calls gets a good answer without any automatic call.
     """
 
-    def __init__(self, ledger: SqliteLedger, portal: Portal, pace: Pace, lag_s: float) -> None:
+    def __init__(self, ledger: Ledger, portal: Portal, pace: Pace, lag_s: float) -> None:
         self._ledger = ledger
         self._portal = portal
         self._pace = pace

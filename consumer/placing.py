@@ -43,7 +43,7 @@ from consumer.judge import (
     judge,
     reach,
 )
-from consumer.ledger import Entry, LedgerDown, SqliteLedger
+from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.messages import CallRequested, Invalid
 from consumer.metrics import timed
 from consumer.outbox import Letter, Outbox
@@ -91,7 +91,7 @@ class Placing:
     def __init__(  # noqa: PLR0913  # the whole of the worker comes together here
         self,
         *,
-        ledger: SqliteLedger,
+        ledger: Ledger,
         portal: Portal,
         pace: Pace,
         outbox: Outbox,
@@ -321,11 +321,20 @@ class Placing:
             first_claimed_at=was.first_claimed_at if was is not None and goes_on else now,
             first_seen_at=was.first_seen_at if was is not None else draft.first_seen_at,
         )
-        claimed = await self._ledger.put(claim, was)
+        claimed = await self._put_claim(claim, was)
         if claimed is not None and time.time() - now > STALE_CLAIM_S:
             await self._ledger.put(replace(claimed, state="delayed", due_at=now), claimed)
             return None
         return claimed
+
+    async def _put_claim(self, claim: Entry, was: Entry | None) -> Entry | None:
+        """Write a claim; where the ledger goes down in the middle, find out whether it is there."""
+        while True:
+            try:
+                return await self._ledger.put(claim, was)
+            except LedgerDown as error:
+                with self._may_be_interrupted():
+                    await self._ledger_back(error)
 
     async def _refuse(self, letter: Letter, invalid: Invalid, was: Entry | None) -> bool:
         """Refuse what cannot be read; no entry stays, so a mended one may use the same id."""

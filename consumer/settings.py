@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 PREFIX = "CALLS_"
-MAY_BE_FILES = ("rabbitmq_url", "bitrix24_url")
+MAY_BE_FILES = ("rabbitmq_url", "bitrix24_url", "ledger_url")
 """Secrets, which ``CALLS_<FIELD>_FILE`` may name a file of."""
 
 
@@ -50,6 +50,14 @@ def _amqp_url(secret: SecretStr) -> SecretStr:
     parts = _split(secret.get_secret_value())
     if parts.scheme not in {"amqp", "amqps"} or not parts.hostname:
         raise PydanticCustomError("url", "is no AMQP address: write amqp://user:password@host/")
+    return secret
+
+
+def _ledger_url(secret: SecretStr) -> SecretStr:
+    if not re.match(r"sqlite://(/.+)?$|postgres(ql)?://.", secret.get_secret_value()):
+        raise PydanticCustomError(
+            "url", "is no ledger: write sqlite:///file or postgresql://user:password@host/database"
+        )
     return secret
 
 
@@ -141,8 +149,10 @@ class Settings(BaseModel):
     """How many different requests in a row must meet the same trouble for a pause."""
     http_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Where `/livez`, `/readyz` and `/metrics` are served; 0 turns them off."""
-    ledger_url: Annotated[str, Field(pattern=r"^sqlite://(/.+)?$")] = "sqlite:///call-ledger.db"
-    """Where it is kept what was done for which request; sqlite:// is in memory, for trials."""
+    ledger_url: Annotated[SecretStr, AfterValidator(_ledger_url)] = SecretStr(
+        "sqlite:///call-ledger.db"
+    )
+    """What was done for which request: a file, or postgresql://user:password@host:5432/database."""
     when_unsure: Literal["dead-letter", "retry"] = "dead-letter"
     """What to do about a call that may have rung, where the portal's history cannot tell."""
     history_lag_s: Annotated[float, Field(ge=0)] = 300.0

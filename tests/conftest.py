@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,17 +17,19 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import aio_pika
+import asyncpg
 import pytest
 import uvicorn
 from yarl import URL
 
 from consumer import devbroker
 from consumer.app import App, topology_of
-from consumer.ledger import SqliteLedger
+from consumer.ledger import Ledger
 from consumer.messages import FAILED, REQUESTED, STARTED
 from consumer.sandbox import SandboxPortal, Switches, create_app
 from consumer.settings import Settings
 from consumer.topology import declare
+from tests.postgres import NoPostgres, postgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -42,21 +45,23 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-_broker = ExitStack()
+_servers = ExitStack()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start one broker for all of pytest-xdist's processes: they inherit its address."""
+    """Start one broker and one PostgreSQL for all of pytest-xdist's processes."""
     if session.config.getoption("numprocesses", None) and not hasattr(
         session.config, "workerinput"
     ):
-        os.environ["TEST_RABBITMQ_URL"] = _broker.enter_context(devbroker.rabbitmq())
+        os.environ["TEST_RABBITMQ_URL"] = _servers.enter_context(devbroker.rabbitmq())
+        with suppress(NoPostgres):  # the tests that need one say so, and fail
+            os.environ["TEST_POSTGRES_URL"] = _servers.enter_context(postgres())
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """End that broker."""
+    """End them."""
     if not hasattr(session.config, "workerinput"):
-        _broker.close()
+        _servers.close()
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +69,30 @@ def rabbitmq_url() -> Iterator[str]:
     """Lend a broker; where there is none the test fails, so that none is left out unseen."""
     with devbroker.rabbitmq() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """Lend a PostgreSQL server; where there is none the test fails."""
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def database_url(postgres_url: str) -> Iterator[str]:
+    """Lend an empty database."""
+    name = f"test_{uuid4().hex[:12]}"
+
+    async def ask(statement: str) -> None:
+        connection = await asyncpg.connect(postgres_url)
+        await connection.execute(statement)
+        await connection.close()
+
+    with ThreadPoolExecutor(1) as beside_the_tests_loop:
+        beside_the_tests_loop.submit(asyncio.run, ask(f"CREATE DATABASE {name}")).result()
+        yield str(URL(postgres_url).with_path(name))
+        drop = f"DROP DATABASE {name} WITH (FORCE)"
+        beside_the_tests_loop.submit(asyncio.run, ask(drop)).result()
 
 
 @pytest.fixture(autouse=True)
@@ -365,7 +394,7 @@ async def bench(rabbitmq_url: str, portal_url: str, tmp_path: Path) -> AsyncIter
         "ledger_url": f"sqlite:///{tmp_path / 'ledger.db'}",
     }
     # A ledger that a worker has just made takes every redelivery for a doubt.
-    ledger = SqliteLedger(given["ledger_url"], given["queue"])
+    ledger = Ledger(given["ledger_url"], given["queue"])
     await ledger.open()
     await ledger.begin()
     await ledger.close()

@@ -1,5 +1,6 @@
 """`check` names what is wrong and what mends it, and changes nothing."""
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from consumer.app import topology_of
 from consumer.check import Finding, check
-from consumer.ledger import SqliteLedger
+from consumer.ledger import Ledger
 from consumer.sandbox import SandboxPortal
 from tests.conftest import Bench, Command
 
@@ -107,10 +108,12 @@ async def test_a_queue_declared_otherwise_is_named_with_its_argument(bench: Benc
 
 
 async def test_a_ledger_of_a_newer_version_is_named(bench: Bench, tmp_path: Path) -> None:
-    ledger = SqliteLedger(f"sqlite:///{tmp_path}/ledger.db", "q")
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", "q")
     await ledger.open()
-    ledger._open_db().execute("PRAGMA user_version = 99")  # noqa: SLF001
     await ledger.close()
+    with sqlite3.connect(tmp_path / "ledger.db") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
 
     found = (await findings(bench))["ledger"]
 

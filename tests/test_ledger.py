@@ -18,31 +18,26 @@ from typing import Any
 
 import pytest
 
-from consumer.ledger import Entry, LedgerDown, SqliteLedger
+from consumer.ledger import Entry, Ledger, LedgerDown
 
 NOW = 1773748800.0
 FILE = "sqlite:///ledger.db"
 QUEUE = "call.requested"
 
-STORES = {"a file": FILE, "memory": "sqlite://"}
-SHARED_STORES = {"a file": FILE}
-"""Those that two processes can have open at once."""
+STORES = {"a file": FILE, "memory": "sqlite://", "PostgreSQL": ""}
+SHARED_STORES = {"a file": FILE, "PostgreSQL": ""}
+"""Those that two processes can have open at once. An empty address is a fresh database's."""
 
-Opener = Callable[..., Awaitable[SqliteLedger]]
-
-
-def make_ledger(url: str, queue: str = QUEUE) -> SqliteLedger:
-    """Make the ledger that belongs to *url*: the one place that knows the stores."""
-    return SqliteLedger(url, queue)
+Opener = Callable[..., Awaitable[Ledger]]
 
 
 @pytest.fixture
 async def open_ledger() -> AsyncIterator[Opener]:
     """Open ledgers, and close them after the test."""
-    opened: list[SqliteLedger] = []
+    opened: list[Ledger] = []
 
-    async def open_one(url: str, queue: str = QUEUE) -> SqliteLedger:
-        ledger = make_ledger(url, queue)
+    async def open_one(url: str, queue: str = QUEUE) -> Ledger:
+        ledger = Ledger(url, queue)
         opened.append(ledger)
         await ledger.open()
         return ledger
@@ -53,14 +48,14 @@ async def open_ledger() -> AsyncIterator[Opener]:
 
 
 @pytest.fixture(params=STORES.values(), ids=list(STORES))
-async def ledger(request: pytest.FixtureRequest, open_ledger: Opener) -> SqliteLedger:
-    return await open_ledger(request.param)
+async def ledger(request: pytest.FixtureRequest, open_ledger: Opener) -> Ledger:
+    return await open_ledger(request.param or request.getfixturevalue("database_url"))
 
 
 @pytest.fixture(params=SHARED_STORES.values(), ids=list(SHARED_STORES))
 def url(request: pytest.FixtureRequest) -> str:
     """Name a fresh store that may be opened more than once."""
-    named: str = request.param
+    named: str = request.param or request.getfixturevalue("database_url")
     return named
 
 
@@ -104,7 +99,7 @@ FULL = Entry(
 )
 
 
-async def put(ledger: SqliteLedger, new: Entry, was: Entry | None = None) -> Entry:
+async def put(ledger: Ledger, new: Entry, was: Entry | None = None) -> Entry:
     """Write an entry that nothing speaks against."""
     written = await ledger.put(new, was)
     assert written is not None
@@ -114,18 +109,18 @@ async def put(ledger: SqliteLedger, new: Entry, was: Entry | None = None) -> Ent
 # --- entries
 
 
-async def test_what_was_never_written_is_not_known(ledger: SqliteLedger) -> None:
+async def test_what_was_never_written_is_not_known(ledger: Ledger) -> None:
     assert await ledger.get("r-1") is None
 
 
-async def test_an_entry_is_read_as_it_was_written(ledger: SqliteLedger) -> None:
+async def test_an_entry_is_read_as_it_was_written(ledger: Ledger) -> None:
     written = await ledger.put(entry(), None)
 
     assert written == entry(version=1)
     assert await ledger.get("r-1") == written
 
 
-async def test_every_field_is_kept(ledger: SqliteLedger) -> None:
+async def test_every_field_is_kept(ledger: Ledger) -> None:
     plain = entry()
     for field in dataclasses.fields(Entry):
         assert getattr(FULL, field.name) != getattr(plain, field.name), field.name
@@ -137,7 +132,7 @@ async def test_every_field_is_kept(ledger: SqliteLedger) -> None:
     assert kept.out is True
 
 
-async def test_every_field_can_change(ledger: SqliteLedger) -> None:
+async def test_every_field_can_change(ledger: Ledger) -> None:
     was = await put(ledger, entry(FULL.request_id))
 
     await ledger.put(FULL, was)
@@ -145,7 +140,7 @@ async def test_every_field_can_change(ledger: SqliteLedger) -> None:
     assert await ledger.get(FULL.request_id) == replace(FULL, version=2)
 
 
-async def test_each_change_is_a_new_version(ledger: SqliteLedger) -> None:
+async def test_each_change_is_a_new_version(ledger: Ledger) -> None:
     first = await put(ledger, entry())
     second = await put(ledger, replace(first, out=True), first)
     third = await put(ledger, replace(second, attempt=2), second)
@@ -154,14 +149,14 @@ async def test_each_change_is_a_new_version(ledger: SqliteLedger) -> None:
     assert await ledger.get("r-1") == third
 
 
-async def test_what_is_there_is_not_written_anew(ledger: SqliteLedger) -> None:
+async def test_what_is_there_is_not_written_anew(ledger: Ledger) -> None:
     there = await put(ledger, entry())
 
     assert await ledger.put(entry(owner="another life"), None) is None
     assert await ledger.get("r-1") == there
 
 
-async def test_what_has_changed_since_is_not_overwritten(ledger: SqliteLedger) -> None:
+async def test_what_has_changed_since_is_not_overwritten(ledger: Ledger) -> None:
     was = await put(ledger, entry())
     now = await put(ledger, replace(was, owner="another life"), was)
 
@@ -169,7 +164,7 @@ async def test_what_has_changed_since_is_not_overwritten(ledger: SqliteLedger) -
     assert await ledger.get("r-1") == now
 
 
-async def test_what_is_gone_is_not_changed(ledger: SqliteLedger) -> None:
+async def test_what_is_gone_is_not_changed(ledger: Ledger) -> None:
     was = await put(ledger, entry())
     await ledger.forget(was)
 
@@ -177,7 +172,7 @@ async def test_what_is_gone_is_not_changed(ledger: SqliteLedger) -> None:
     assert await ledger.get("r-1") is None
 
 
-async def test_one_entry_does_not_touch_another(ledger: SqliteLedger) -> None:
+async def test_one_entry_does_not_touch_another(ledger: Ledger) -> None:
     other = await put(ledger, entry("r-2"))
     was = await put(ledger, entry("r-1"))
 
@@ -187,7 +182,7 @@ async def test_one_entry_does_not_touch_another(ledger: SqliteLedger) -> None:
     assert await ledger.get("r-2") == other
 
 
-async def test_ids_that_differ_in_case_are_two(ledger: SqliteLedger) -> None:
+async def test_ids_that_differ_in_case_are_two(ledger: Ledger) -> None:
     await put(ledger, entry("R-1"))
 
     assert await ledger.get("r-1") is None
@@ -239,7 +234,7 @@ async def test_of_many_at_once_one_wins_each_round(url: str, open_ledger: Opener
     barrier = threading.Barrier(lives)
 
     async def live(owner: str) -> list[bool]:
-        mine = make_ledger(url)
+        mine = Ledger(url, QUEUE)
         await mine.open()
         won = []
         for _ in range(rounds):
@@ -267,7 +262,7 @@ FOUND: dict[str, Any] = {"state": "started", "call_id": "c1", "confirmed_by": "h
 ANSWERED: dict[str, Any] = {"state": "started", "call_id": "c1", "confirmed_by": "answer"}
 
 
-async def test_a_call_found_in_the_history_is_adopted_once(ledger: SqliteLedger) -> None:
+async def test_a_call_found_in_the_history_is_adopted_once(ledger: Ledger) -> None:
     one = await put(ledger, entry("r-1"))
     two = await put(ledger, entry("r-2"))
 
@@ -281,7 +276,7 @@ async def test_a_call_found_in_the_history_is_adopted_once(ledger: SqliteLedger)
 
 
 async def test_a_call_that_the_portal_ascribed_to_a_request_is_not_adopted(
-    ledger: SqliteLedger,
+    ledger: Ledger,
 ) -> None:
     await put(ledger, entry("r-1", **ANSWERED))
     two = await put(ledger, entry("r-2"))
@@ -297,7 +292,7 @@ async def test_a_call_of_another_queue_is_not_adopted(url: str, open_ledger: Ope
     assert await ours.put(replace(was, **FOUND), was) is None
 
 
-async def test_an_adopted_call_may_change_further(ledger: SqliteLedger) -> None:
+async def test_an_adopted_call_may_change_further(ledger: Ledger) -> None:
     adopted = await put(ledger, entry(**FOUND))
 
     out = await ledger.put(replace(adopted, out=True), adopted)
@@ -306,7 +301,7 @@ async def test_an_adopted_call_may_change_further(ledger: SqliteLedger) -> None:
 
 
 async def test_an_answer_is_written_even_if_its_call_was_adopted_before(
-    ledger: SqliteLedger,
+    ledger: Ledger,
 ) -> None:
     await put(ledger, entry("r-1", **FOUND))
     two = await put(ledger, entry("r-2"))
@@ -317,7 +312,7 @@ async def test_an_answer_is_written_even_if_its_call_was_adopted_before(
     assert late.call_id == "c1"
 
 
-async def test_calls_without_an_id_are_not_one_call(ledger: SqliteLedger) -> None:
+async def test_calls_without_an_id_are_not_one_call(ledger: Ledger) -> None:
     nameless: dict[str, Any] = {"state": "started", "confirmed_by": "answer"}
 
     assert await ledger.put(entry("r-1", **nameless), None) is not None
@@ -335,7 +330,7 @@ async def test_known_call_ids_are_those_of_any_request(url: str, open_ledger: Op
     assert await ours.known_call_ids(f"c{i}" for i in range(1000)) == {"c1", "c3"}
 
 
-async def test_recent_call_ids_are_the_newest_before_a_moment(ledger: SqliteLedger) -> None:
+async def test_recent_call_ids_are_the_newest_before_a_moment(ledger: Ledger) -> None:
     for i in range(5):
         await put(ledger, entry(f"r-{i}", state="started", call_id=f"c{i}", changed_at=NOW + i))
     await put(ledger, entry("no id", state="started", changed_at=NOW))
@@ -378,7 +373,7 @@ DOUBTS: dict[str, tuple[dict[str, Any], bool]] = {
 
 @pytest.mark.parametrize(("changes", "counts"), DOUBTS.values(), ids=DOUBTS)
 async def test_others_in_doubt_may_have_placed_the_same_call(
-    ledger: SqliteLedger, changes: dict[str, Any], *, counts: bool
+    ledger: Ledger, changes: dict[str, Any], *, counts: bool
 ) -> None:
     mine = await put(ledger, entry(unsure_since=NOW, target_digest="target"))
     other = await put(ledger, entry("r-2", **{"target_digest": "target"} | changes))
@@ -397,7 +392,7 @@ async def test_others_in_doubt_may_be_of_another_queue(url: str, open_ledger: Op
 # --- forgetting
 
 
-async def test_what_is_forgotten_may_come_anew(ledger: SqliteLedger) -> None:
+async def test_what_is_forgotten_may_come_anew(ledger: Ledger) -> None:
     was = await put(ledger, entry())
 
     await ledger.forget(was)
@@ -406,7 +401,7 @@ async def test_what_is_forgotten_may_come_anew(ledger: SqliteLedger) -> None:
     assert await ledger.put(entry(), None) == was
 
 
-async def test_what_has_changed_since_is_not_forgotten(ledger: SqliteLedger) -> None:
+async def test_what_has_changed_since_is_not_forgotten(ledger: Ledger) -> None:
     was = await put(ledger, entry())
     now = await put(ledger, replace(was, state="started"), was)
 
@@ -416,7 +411,7 @@ async def test_what_has_changed_since_is_not_forgotten(ledger: SqliteLedger) -> 
 
 
 async def test_closed_entries_are_forgotten_in_time_and_open_ones_never(
-    ledger: SqliteLedger,
+    ledger: Ledger,
 ) -> None:
     for state in ("placing", "started", "delayed", "failed"):
         for age in (1, 0):
@@ -446,7 +441,7 @@ async def test_another_queues_entries_are_left_to_it(url: str, open_ledger: Open
 # --- digests
 
 
-async def test_a_digest_is_equal_for_what_is_equal(ledger: SqliteLedger) -> None:
+async def test_a_digest_is_equal_for_what_is_equal(ledger: Ledger) -> None:
     digest = ledger.digest({"b": [1, None], "a": "ä"}, 7)
 
     assert digest == ledger.digest({"a": "ä", "b": [1, None]}, 7)
@@ -466,9 +461,7 @@ DIFFERENT: dict[str, tuple[object, ...]] = {
 
 
 @pytest.mark.parametrize("parts", DIFFERENT.values(), ids=DIFFERENT)
-async def test_a_digest_differs_for_what_differs(
-    ledger: SqliteLedger, parts: tuple[object, ...]
-) -> None:
+async def test_a_digest_differs_for_what_differs(ledger: Ledger, parts: tuple[object, ...]) -> None:
     assert ledger.digest(*parts) != ledger.digest("+4915112345678", "reg1")
 
 
@@ -506,7 +499,7 @@ async def test_a_ledger_is_new_until_a_worker_has_started_with_it(
     assert (failed_start.created, first.created, second.created) == (True, True, False)
 
 
-async def test_a_fresh_ledger_is_made_just_now(ledger: SqliteLedger) -> None:
+async def test_a_fresh_ledger_is_made_just_now(ledger: Ledger) -> None:
     assert ledger.created
 
 
@@ -518,12 +511,12 @@ async def test_what_was_written_is_there_after_a_restart(url: str, open_ledger: 
     assert await (await open_ledger(url)).get("r-1") == written
 
 
-async def test_a_ledger_may_be_closed_twice(ledger: SqliteLedger) -> None:
+async def test_a_ledger_may_be_closed_twice(ledger: Ledger) -> None:
     await ledger.close()
     await ledger.close()
 
 
-CLOSED: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
+CLOSED: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "get": lambda ledger: ledger.get("r-1"),
     "put": lambda ledger: ledger.put(entry(), None),
     "check_writable": lambda ledger: ledger.check_writable(),
@@ -538,7 +531,7 @@ CLOSED: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("use", CLOSED.values(), ids=CLOSED)
 async def test_a_closed_ledger_is_down(
-    ledger: SqliteLedger, use: Callable[[SqliteLedger], Awaitable[object]]
+    ledger: Ledger, use: Callable[[Ledger], Awaitable[object]]
 ) -> None:
     await ledger.close()
 
@@ -546,7 +539,7 @@ async def test_a_closed_ledger_is_down(
         await use(ledger)
 
 
-async def test_a_ledger_that_can_be_written_says_so(ledger: SqliteLedger) -> None:
+async def test_a_ledger_that_can_be_written_says_so(ledger: Ledger) -> None:
     await ledger.check_writable()
     await ledger.check_writable()
 
@@ -556,10 +549,11 @@ async def test_a_ledger_that_can_be_written_says_so(ledger: SqliteLedger) -> Non
 KILLED = """
 import asyncio, os, signal, sys
 sys.path[:0] = [sys.argv[2]]
-from test_ledger import entry, make_ledger
+from consumer.ledger import Ledger
+from test_ledger import QUEUE, entry
 
 async def main():
-    ledger = make_ledger(sys.argv[1])
+    ledger = Ledger(sys.argv[1], QUEUE)
     await ledger.open()
     await ledger.put(entry(), None)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -615,7 +609,7 @@ async def test_a_write_is_on_disk_before_it_is_confirmed(open_ledger: Opener) ->
     ledger = await open_ledger(FILE)
 
     settings = [
-        ledger._open_db().execute(f"PRAGMA {name}").fetchone()[0]  # noqa: SLF001
+        (await ledger._store.fetch(f"PRAGMA {name}"))[0][0]  # noqa: SLF001
         for name in ("journal_mode", "synchronous")
     ]
 
@@ -741,7 +735,7 @@ async def test_while_another_writes_for_long_it_is_down_and_then_goes_on(
     open_ledger: Opener,
 ) -> None:
     ledger = await open_ledger(FILE)
-    ledger._open_db().execute("PRAGMA busy_timeout = 50")  # noqa: SLF001  # seconds are too long
+    await ledger._store.execute("PRAGMA busy_timeout = 50")  # noqa: SLF001  # seconds are too long
     other = sqlite3.connect("ledger.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
 

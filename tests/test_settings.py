@@ -39,7 +39,7 @@ FIELDS: dict[str, tuple[str, object]] = {
     "declare": ("false", False),
     "pause_after": ("3", 3),
     "http_port": ("0", 0),
-    "ledger_url": ("sqlite:////var/lib/calls.db", "sqlite:////var/lib/calls.db"),
+    "ledger_url": ("sqlite:////var/lib/calls.db", SecretStr("sqlite:////var/lib/calls.db")),
     "when_unsure": ("retry", "retry"),
     "history_lag_s": ("0", 0.0),
     "ledger_retention_days": ("30", 30),
@@ -76,10 +76,8 @@ def test_without_any_setting_the_defaults_are_those_of_the_contract() -> None:
     assert (settings.rate_per_s, settings.burst, settings.concurrency) == (2.0, 20, 10)
     assert (settings.timeout_s, settings.history_lag_s) == (65.0, 300.0)
     assert (settings.exchange, settings.queue) == ("calls", "call.requested")
-    assert (settings.ledger_url, settings.when_unsure) == (
-        "sqlite:///call-ledger.db",
-        "dead-letter",
-    )
+    assert settings.ledger_url.get_secret_value() == "sqlite:///call-ledger.db"
+    assert settings.when_unsure == "dead-letter"
 
 
 @pytest.mark.parametrize("field", FIELDS)

@@ -18,7 +18,7 @@ import httpx
 
 from consumer import cli
 from consumer.decision import Outcome
-from consumer.ledger import Entry, SqliteLedger
+from consumer.ledger import Entry, Ledger
 from consumer.messages import CallRequested
 from consumer.portal import PLACE, Portal
 from consumer.publisher import DEADLINE_S, Publisher
@@ -59,9 +59,9 @@ class Trap:
 
 
 def watch_ledger(trap: Trap) -> None:
-    put = SqliteLedger.put
+    put = Ledger.put
 
-    async def watched(self: SqliteLedger, entry: Entry, was: Entry | None) -> Entry | None:
+    async def watched(self: Ledger, entry: Entry, was: Entry | None) -> Entry | None:
         if entry.state == "placing":
             trap.passed("before the claim")
         written = await put(self, entry, was)
@@ -74,7 +74,7 @@ def watch_ledger(trap: Trap) -> None:
             trap.passed("marked out" if written.out else "recorded", answered)
         return written
 
-    SqliteLedger.put = watched  # type: ignore[method-assign]
+    Ledger.put = watched  # type: ignore[method-assign]
 
 
 def watch_portal(trap: Trap) -> None:

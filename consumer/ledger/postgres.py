@@ -1,0 +1,135 @@
+"""A ledger in PostgreSQL: for workers on several hosts."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import asyncpg
+
+from consumer.ledger.store import MIGRATIONS, LedgerDown, Value, statements_since
+
+SCHEMA = "call_consumer"
+ANSWER_WITHIN_S = 5.0
+"""A server that takes longer counts as down."""
+CLOSE_WITHIN_S = 1.0
+T = TypeVar("T")
+if TYPE_CHECKING:  # generic in asyncpg's stubs only
+    from asyncpg.pool import PoolConnectionProxy
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+
+class PostgresStore:
+    """See `Store`. Its tables are in a schema of their own.
+
+    Args:
+        url: ``postgresql://user:password@host:5432/database``, as libpq has it.
+        connections: How many to have at most.
+    """
+
+    place = "PostgreSQL"
+
+    def __init__(self, url: str, connections: int) -> None:
+        self._url = url
+        self._connections = connections
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def exists(self) -> bool:
+        """Connect, and tell whether the schema is there."""
+        await self._connect()
+        found = await self.fetch("SELECT to_regclass($1) IS NOT NULL", f"{SCHEMA}.calls")
+        return bool(found[0][0])
+
+    async def open(self) -> None:
+        """Connect, and make the schema if there is none."""
+        await self._connect()
+        await self._ask(_migrate)
+
+    async def _connect(self) -> None:
+        if self._pool is not None:
+            return
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._url,
+                min_size=1,
+                max_size=self._connections,
+                timeout=ANSWER_WITHIN_S,
+                server_settings={"search_path": SCHEMA, "application_name": "call-consumer"},
+            )
+        except (*_FAILURES, ValueError) as error:
+            raise _down(error) from error
+
+    async def close(self) -> None:
+        """Disconnect."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await pool.close()
+        except _FAILURES:
+            pool.terminate()
+
+    async def fetch(self, statement: str, *values: Value) -> Sequence[Sequence[Any]]:
+        """Return the rows that a query finds."""
+
+        async def query(connection: Connection) -> Sequence[Sequence[Any]]:
+            return [tuple(row) for row in await connection.fetch(statement, *_plain(values))]
+
+        return await self._ask(query)
+
+    async def execute(self, statement: str, *values: Value) -> int:
+        """Return how many rows a change touched."""
+
+        async def change(connection: Connection) -> int:
+            try:
+                done = await connection.execute(statement, *_plain(values))
+            except asyncpg.UniqueViolationError:
+                return 0
+            return int(done.rpartition(" ")[2])  # as in "UPDATE 1"
+
+        return await self._ask(change)
+
+    async def _ask(self, ask: Callable[[Connection], Awaitable[T]]) -> T:
+        """Ask over a connection of the pool; after a failure no connection is used again."""
+        pool = self._pool
+        if pool is None:
+            raise LedgerDown("the ledger is closed")
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                connection = await pool.acquire()
+                try:
+                    return await ask(connection)
+                except BaseException:
+                    connection.terminate()
+                    raise
+                finally:
+                    await pool.release(connection)
+        except _FAILURES as error:
+            await pool.expire_connections()
+            raise _down(error) from error
+
+
+_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+async def _migrate(connection: Connection) -> None:
+    async with connection.transaction():
+        # Replicas may start at the same moment.
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", SCHEMA)
+        if await connection.fetchval("SELECT to_regnamespace($1) IS NULL", SCHEMA):
+            await connection.execute(f"CREATE SCHEMA {SCHEMA}")
+        await connection.execute("CREATE TABLE IF NOT EXISTS migrations (done INTEGER NOT NULL)")
+        done = await connection.fetchval("SELECT max(done) FROM migrations") or 0
+        for statement in statements_since(done, "PostgreSQL"):
+            await connection.execute(statement)
+        if done < len(MIGRATIONS):
+            await connection.execute("INSERT INTO migrations VALUES ($1)", len(MIGRATIONS))
+
+
+def _plain(values: Sequence[Value]) -> list[Value]:
+    """Leave out the one character that PostgreSQL keeps in no text."""
+    return [value.replace("\0", "") if isinstance(value, str) else value for value in values]
+
+
+def _down(error: BaseException) -> LedgerDown:
+    return LedgerDown(f"PostgreSQL: {type(error).__name__}: {error}".rstrip(": "))

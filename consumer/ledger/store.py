@@ -1,0 +1,90 @@
+"""What a ledger needs of the database that keeps it, and the tables it keeps there."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+Value = str | float | bytes | bool | None
+
+
+class LedgerDown(RuntimeError):
+    """Raised when the ledger cannot be read or written; nothing may be dialled then."""
+
+
+class Store(Protocol):
+    """A database. Each statement is a transaction of its own, durable when its method returns.
+
+    Statements name their values ``$1``, ``$2`` and so on. Every method raises `LedgerDown` where
+    the database cannot do what it should.
+
+    Attributes:
+        place: What to call it, without a password.
+    """
+
+    place: str
+
+    async def exists(self) -> bool:
+        """Tell whether a ledger has been made there."""
+
+    async def open(self) -> None:
+        """Connect, and run those of `MIGRATIONS` that have not run there."""
+
+    async def close(self) -> None:
+        """Disconnect; may be called again."""
+
+    async def fetch(self, statement: str, *values: Value) -> Sequence[Sequence[Any]]:
+        """Return the rows that a query finds."""
+
+    async def execute(self, statement: str, *values: Value) -> int:
+        """Return how many rows a change touched: none if it would break a unique index."""
+
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE about (name TEXT PRIMARY KEY, value BYTEA NOT NULL);
+    CREATE TABLE calls (
+        queue TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        state TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        replay INTEGER NOT NULL,
+        owner TEXT NOT NULL,
+        first_seen_at DOUBLE PRECISION NOT NULL,
+        first_claimed_at DOUBLE PRECISION NOT NULL,
+        claimed_at DOUBLE PRECISION NOT NULL,
+        changed_at DOUBLE PRECISION NOT NULL,
+        due_at DOUBLE PRECISION NOT NULL,
+        call_id TEXT,
+        confirmed_by TEXT,
+        unsure_since DOUBLE PRECISION,
+        line TEXT,
+        reason TEXT,
+        code TEXT NOT NULL,
+        description TEXT NOT NULL,
+        http_status INTEGER,
+        out BOOLEAN NOT NULL,
+        body_digest TEXT NOT NULL,
+        target_digest TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        PRIMARY KEY (queue, request_id)
+    );
+    CREATE INDEX calls_by_call_id ON calls (call_id) WHERE call_id IS NOT NULL;
+    CREATE UNIQUE INDEX calls_adopted_once ON calls (call_id) WHERE confirmed_by = 'history';
+    CREATE INDEX calls_by_target ON calls (target_digest);
+    CREATE INDEX calls_by_change ON calls (state, changed_at);
+    INSERT INTO about VALUES ('new', '');
+    """,
+)
+"""One script per version of the tables, in SQL that every store understands."""
+
+
+def statements_since(done: int, place: str) -> list[str]:
+    """Return what is to be run where *done* of the migrations have been.
+
+    Raises:
+        LedgerDown: More have run there than are known here.
+    """
+    if done > len(MIGRATIONS):
+        raise LedgerDown(
+            f"{place} was written by a newer version (schema {done}): upgrade this one"
+        )
+    return [s for script in MIGRATIONS[done:] for s in script.split(";") if s.strip()]
