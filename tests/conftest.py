@@ -192,7 +192,7 @@ async def foreign() -> AsyncIterator[ForeignPortal]:
 
 @dataclass
 class Link:
-    """A TCP proxy in front of the broker: cut it, or freeze it so that both ends see silence."""
+    """A TCP proxy in front of a server: cut it, or freeze it so that both ends see silence."""
 
     target: URL
     url: str = ""
@@ -223,19 +223,33 @@ class Link:
         sink.close()
 
 
-@pytest.fixture
-async def link(rabbitmq_url: str) -> AsyncIterator[Link]:
-    """Lend a link to the broker that can be cut and frozen."""
-    proxy = Link(URL(rabbitmq_url))
+@asynccontextmanager
+async def linked(url: str) -> AsyncIterator[Link]:
+    """Put a link in front of the server at *url*."""
+    proxy = Link(URL(url))
     proxy.flows.set()
     server = await asyncio.start_server(proxy.serve, "127.0.0.1")
     port = server.sockets[0].getsockname()[1]
-    proxy.url = str(URL(rabbitmq_url).with_host("127.0.0.1").with_port(port))
+    proxy.url = str(URL(url).with_host("127.0.0.1").with_port(port))
     yield proxy
     server.close()
     proxy.flows.set()
     proxy.cut()
     await asyncio.gather(*proxy.tasks)
+
+
+@pytest.fixture
+async def link(rabbitmq_url: str) -> AsyncIterator[Link]:
+    """Lend a link to the broker that can be cut and frozen."""
+    async with linked(rabbitmq_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def database_link(database_url: str) -> AsyncIterator[Link]:
+    """Lend a link to an empty database that can be cut and frozen."""
+    async with linked(database_url) as proxy:
+        yield proxy
 
 
 @dataclass(frozen=True)

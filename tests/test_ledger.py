@@ -156,6 +156,15 @@ async def test_what_is_there_is_not_written_anew(ledger: Ledger) -> None:
     assert await ledger.get("r-1") == there
 
 
+async def test_the_same_written_again_is_one_write(ledger: Ledger) -> None:
+    first = await ledger.put(entry(), None)
+    assert first is not None
+    second = await ledger.put(replace(first, out=True), first)
+
+    assert await ledger.put(replace(first, out=True), first) == second
+    assert await ledger.get("r-1") == second
+
+
 async def test_what_has_changed_since_is_not_overwritten(ledger: Ledger) -> None:
     was = await put(ledger, entry())
     now = await put(ledger, replace(was, owner="another life"), was)

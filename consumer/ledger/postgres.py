@@ -90,7 +90,7 @@ class PostgresStore:
         return await self._ask(change)
 
     async def _ask(self, ask: Callable[[Connection], Awaitable[T]]) -> T:
-        """Ask over a connection of the pool; after a failure no connection is used again."""
+        """Ask over a connection of the pool, which is not used again after a failure."""
         pool = self._pool
         if pool is None:
             raise LedgerDown("the ledger is closed")
@@ -105,7 +105,6 @@ class PostgresStore:
                 finally:
                     await pool.release(connection)
         except _FAILURES as error:
-            await pool.expire_connections()
             raise _down(error) from error
 
 
