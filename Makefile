@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-header --no-annotate
 
-.PHONY: help demo test faults lint types layers check lock clean
+.PHONY: help demo test faults lint types layers check audit lock clean
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
@@ -44,6 +44,14 @@ layers: $(READY) ## Check that imports point down only
 	@$(BIN)/lint-imports
 
 check: lint types layers test ## All of the above: what CI runs
+
+audit: $(READY) ## Look for known vulnerabilities in what is locked
+	@said=$$($(BIN)/pip-audit --progress-spinner off --require-hashes --disable-pip -r requirements.lock 2>&1); failed=$$?; \
+	case "$$said" in \
+	  *'Found '*'known vulnerabilit'*) echo "$$said"; exit 1;; \
+	  *'could not be audited'*) echo "not audited: the service does not know $$(echo "$$said" | grep -c 'could not be audited') of the packages, as a mirror may not";; \
+	  *) [ $$failed = 0 ] && echo "$$said" || echo "not audited: $$(echo "$$said" | tail -n 1)";; \
+	esac
 
 lock: $(READY) ## Renew the lock files, ours and the image's: newest versions that pyproject.toml allows
 	@$(COMPILE) --upgrade --all-extras -o requirements.lock pyproject.toml
