@@ -7,6 +7,7 @@ from pathlib import Path
 import aio_pika
 import pytest
 
+from consumer import check as checking
 from consumer.app import topology_of
 from consumer.check import Finding, check
 from consumer.ledger import Ledger
@@ -105,6 +106,16 @@ async def test_a_queue_declared_otherwise_is_named_with_its_argument(bench: Benc
     assert found.state == "wrong"
     assert "x-queue-type" in found.detail or "type" in found.detail
     assert "delete_queue otherwise" in found.mend
+
+
+async def test_a_broker_that_is_too_old_is_named(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "OLDEST_BROKER", (99, 0))
+
+    found = (await findings(bench))["broker"]
+
+    assert (found.state, "upgrade" in found.mend) == ("wrong", True)
 
 
 async def test_a_ledger_of_a_newer_version_is_named(bench: Bench, tmp_path: Path) -> None:

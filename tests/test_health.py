@@ -1,5 +1,6 @@
 """/livez, /readyz and /metrics, seen over HTTP from a running worker."""
 
+import asyncio
 import socket
 import sqlite3
 from collections.abc import AsyncIterator
@@ -10,7 +11,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from consumer import app as worker_app
 from consumer import metrics
+from consumer.app import App, NoConsumer
+from consumer.messages import STARTED
 from consumer.sandbox import SandboxPortal
 from tests.conftest import Bench, Link
 
@@ -89,6 +93,51 @@ async def test_a_ledger_that_cannot_be_written_is_not_ready_and_nothing_is_diall
     assert down["ledger"] == {"ok": False, "detail": "down"}
     assert dialled == 0
     assert event.message.type == "call.started"
+
+
+async def test_while_nothing_can_be_published_no_more_is_taken(
+    bench: Bench, port: int, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_app, "STUCK_PUBLISHING_S", 0.5)
+    full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+    listener = await bench.channel.declare_queue(f"{bench.queue}.full", arguments=full)
+    bench.used.add(listener.name)
+    await listener.bind(bench.exchange, STARTED)
+
+    async with bench.running(http_port=port) as app:
+        request_id = await bench.ask()
+        await bench.until(lambda: app.intake.held_by == {"publishing"} and not app.intake.consuming)
+        stuck = await until_status(http, bench, 503)
+        await listener.delete()
+        await bench.event(request_id)
+        await until_status(http, bench, 200)
+        assert app.intake.held_by == set()
+
+    assert stuck["publisher"] == {"ok": False, "detail": "nothing is confirmed"}
+    assert stuck["broker"] == {"ok": False, "detail": "held: publishing"}
+
+
+async def test_without_a_consumer_for_too_long_it_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_app, "LONGEST_IDLE_S", 1.0)
+    app = App(bench.settings())
+    running = asyncio.create_task(app.run())
+    await bench.until(lambda: app.intake.consuming)
+
+    await bench.channel.queue_delete(bench.queue)
+
+    with pytest.raises(NoConsumer):
+        await running
+
+
+async def test_whether_it_consumes_is_measured_without_being_asked(bench: Bench) -> None:
+    def consuming() -> float | None:
+        return metrics.REGISTRY.get_sample_value("call_consumer_consuming")
+
+    metrics.CONSUMING.set(0)
+    async with bench.running():
+        await bench.until(lambda: consuming() == 1)
 
 
 async def test_a_taken_port_costs_nothing_but_a_log_line(bench: Bench, port: int) -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 
 import pytest
 
-from consumer import pause
+from consumer import metrics, pause
 from consumer.decision import Outcome, Placed, Refused, Unavailable, Unsure
-from consumer.pause import Trouble, trouble_of
+from consumer.pause import Pause, Trouble, trouble_of
 from consumer.sandbox import SandboxPortal
 from tests.conftest import Bench
 
@@ -47,6 +49,146 @@ def test_only_what_is_no_requests_fault_counts(
     outcome: Outcome, *, on_default_line: bool, trouble: Trouble | None
 ) -> None:
     assert trouble_of(outcome, on_default_line=on_default_line) == trouble
+
+
+class Door:
+    """An intake that only remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+        self.opened = asyncio.Event()
+
+    def hold(self, reason: str) -> None:
+        self.told.append(f"hold {reason}")
+
+    def limit(self, messages: int | None) -> None:
+        self.told.append(messages)
+
+    def release(self, reason: str) -> None:
+        self.told.append(f"release {reason}")
+        self.opened.set()
+
+
+@dataclass
+class Trial:
+    """A pause with nothing around it; *probes* says what each probe finds, then all is well."""
+
+    probes: list[bool] = field(default_factory=list)
+    door: Door = field(default_factory=Door)
+
+    def __post_init__(self) -> None:
+        self.pause = Pause(3, self.door, self._probe)  # type: ignore[arg-type]
+
+    async def _probe(self, _: Trouble) -> bool:
+        return self.probes.pop(0) if self.probes else False
+
+    def note(self, *outcomes: Outcome, epoch: int | None = None) -> list[float | None]:
+        """Take answers to as many different requests into account."""
+        now = self.pause.epoch if epoch is None else epoch
+        return [
+            self.pause.note(outcome, f"{id(outcomes)}-{n}", now, on_default_line=False)
+            for n, outcome in enumerate(outcomes)
+        ]
+
+    async def half_open(self) -> None:
+        """Wait until one call is let through."""
+        await self.door.opened.wait()
+        self.door.opened.clear()
+
+
+@pytest.fixture
+async def trial(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Trial]:
+    monkeypatch.setattr(pause, "OTHER_WAITS_S", (0.01, 0.1))
+    monkeypatch.setattr(pause, "CONNECTION_WAITS_S", (0.02, 0.1))
+    trial = Trial()
+    running = asyncio.create_task(trial.pause.run())
+    yield trial
+    running.cancel()
+
+
+def paused_for(cause: str) -> float:
+    value = metrics.REGISTRY.get_sample_value("call_consumer_paused", {"cause": cause})
+    assert value is not None
+    return value
+
+
+REVOKED = Refused("INVALID_CREDENTIALS", "", 401, "portal")
+EXPIRED = Refused("PAYMENT_REQUIRED", "", 402, "portal")
+
+
+async def test_only_the_same_trouble_in_a_row_pauses(trial: Trial) -> None:
+    trial.note(REVOKED, REVOKED, EXPIRED, REVOKED, REVOKED, Placed("c1"), REVOKED, REVOKED)
+    assert not trial.pause.paused
+
+    trial.note(REVOKED)
+
+    assert trial.pause.paused
+    assert trial.pause.detail == "paused for refused INVALID_CREDENTIALS"
+    assert trial.door.told == ["hold portal"]
+    assert paused_for("refused") == 1
+
+
+async def test_one_request_that_fails_again_and_again_is_not_the_portal(trial: Trial) -> None:
+    for _ in range(9):
+        trial.pause.note(REVOKED, "r-1", 0, on_default_line=False)
+
+    assert not trial.pause.paused
+
+
+async def test_answers_to_calls_begun_before_a_pause_do_not_count_after_it(trial: Trial) -> None:
+    trial.note(REVOKED, REVOKED, REVOKED)
+    await trial.half_open()
+
+    assert trial.note(REVOKED, Placed("late"), epoch=0) == [None, None]
+    assert trial.pause.detail.startswith("trying")
+
+
+async def test_the_one_call_let_through_decides(trial: Trial) -> None:
+    trial.note(REVOKED, REVOKED, REVOKED)
+    await trial.half_open()
+    assert trial.door.told == ["hold portal", 1, "release portal"]
+
+    trial.note(Placed("c1"))
+
+    assert trial.pause.detail == "open"
+    assert trial.door.told[-1] is None
+    assert paused_for("refused") == 0
+
+
+async def test_each_time_it_meets_the_same_the_wait_doubles_up_to_the_longest(
+    trial: Trial,
+) -> None:
+    trial.note(REVOKED, REVOKED, REVOKED)
+    waits = []
+    for _ in range(5):
+        await trial.half_open()
+        waits += trial.note(REVOKED)
+
+    assert waits == [0.02, 0.04, 0.08, 0.1, 0.1]
+
+
+async def test_another_trouble_than_before_begins_to_count_anew(trial: Trial) -> None:
+    trial.note(REVOKED, REVOKED, REVOKED)
+    await trial.half_open()
+
+    assert trial.note(EXPIRED) == [None]
+    assert trial.pause.detail == "open"
+
+
+async def test_as_long_as_a_probe_meets_it_nothing_is_let_through(trial: Trial) -> None:
+    trial.probes += [True, True]
+    trial.note(REVOKED, REVOKED, REVOKED)
+    await trial.half_open()
+
+    assert trial.probes == []
+    assert trial.note(REVOKED) == [0.08]  # 0.01, two probes, and the call
+
+
+async def test_a_lost_connection_is_probed_at_a_pace_of_its_own(trial: Trial) -> None:
+    trial.note(*[Unavailable("CONNECT_ERROR", "")] * 3)
+    await trial.half_open()
+
+    assert trial.note(Unavailable("CONNECT_TIMEOUT", "")) == [0.04]
 
 
 @pytest.fixture
