@@ -70,9 +70,7 @@ class App:
         self.ledger = Ledger(
             settings.ledger_url.get_secret_value(), settings.queue, settings.concurrency
         )
-        self.portal = Portal(
-            portal_url, timeout_s=settings.timeout_s, connections=settings.concurrency
-        )
+        self.portal = Portal(portal_url, timeout_s=settings.timeout_s)
         self.publisher = Publisher(self._url)
         outbox = Outbox(self.publisher, self.topology)
         self._pace = Pace(settings.rate_per_s, settings.burst)

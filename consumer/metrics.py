@@ -12,9 +12,7 @@ from consumer.answers import ANSWERS
 
 REGISTRY = CollectorRegistry()
 _KNOWN_CODES = {answer.code.upper() for answer in ANSWERS} | {"RESULT_FALSE", "UNREADABLE_ANSWER"}
-_OURS = re.compile(
-    r"HTTP_\d{3}|(CONNECT|READ|WRITE|POOL|REMOTE|LOCAL|PROXY)[A-Z_]{1,30}|TIMEOUT_ERROR"
-)
+_OURS = re.compile(r"HTTP_\d{3}|(CONNECT|READ|WRITE|REMOTE|LOCAL|PROXY)[A-Z_]{1,30}|TIMEOUT_ERROR")
 _WAITS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 14400, 86400)
 
 CALLS = Counter(

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from email.utils import formatdate
 from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -123,7 +124,7 @@ async def test_a_failed_tls_handshake_has_not_dialled() -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     async with asking(no_tls) as portal:
-        port = portal._client.base_url.port  # noqa: SLF001
+        port = urlsplit(portal._base_url).port  # noqa: SLF001
         secure = Portal(f"https://127.0.0.1:{port}/rest/1/x/")
         outcome = await secure.place(CALL)
         await secure.close()
@@ -131,26 +132,40 @@ async def test_a_failed_tls_handshake_has_not_dialled() -> None:
     assert isinstance(outcome, Unavailable)
 
 
-async def test_a_free_connection_that_never_comes_has_not_dialled(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("consumer.portal.CONNECT_TIMEOUT_S", 0.2)
-    arrived, done = asyncio.Event(), asyncio.Event()
+async def test_a_call_does_not_wait_for_another_ones_answer() -> None:
+    arrived: asyncio.Queue[None] = asyncio.Queue()
+    done = asyncio.Event()
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read(reader)
-        arrived.set()
+        await arrived.put(None)
         await done.wait()
         writer.write(reply(200, PLACED))
 
-    async with asking(hold, connections=1) as portal:
-        first = asyncio.create_task(portal.place(CALL))
-        await arrived.wait()
-        second = await portal.place(CALL)
+    async with asking(hold) as portal:
+        calls = [asyncio.create_task(portal.place(CALL)) for _ in range(60)]
+        for _ in calls:
+            await arrived.get()
         done.set()
 
-        assert isinstance(second, Unavailable)
-        assert await first == Placed("c1")
+        assert await asyncio.gather(*calls) == [Placed("c1")] * 60
+
+
+async def test_a_connection_is_used_again() -> None:
+    connections = 0
+
+    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            await read(reader)
+            writer.write(reply(200, PLACED))
+
+    async with asking(count) as portal:
+        for _ in range(5):
+            await portal.place(CALL)
+
+    assert connections == 1
 
 
 async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
