@@ -199,8 +199,8 @@ class App:
         while True:
             before = time.time() - self._settings.ledger_retention_days * DAY_S
             with suppress(LedgerDown):
-                forgotten = await self.ledger.forget_closed(before)
-                log.info("ledger.forgot", requests=forgotten)
+                if forgotten := await self.ledger.forget_closed(before):
+                    log.info("ledger.forgot", requests=forgotten)
             await asyncio.sleep(DAY_S)
 
     async def _close(self) -> None:

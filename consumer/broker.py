@@ -58,7 +58,9 @@ async def connect(url: str, name: str) -> AbstractConnection:
     try:
         return await aio_pika.connect(address, timeout=CONNECT_TIMEOUT_S)
     except (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError):
-        raise NoBroker(f"the broker at {place} refuses the user or the password") from None
+        raise NoBroker(
+            f"the broker at {place} refuses the user or the password: mend CALLS_RABBITMQ_URL"
+        ) from None
     except aiormq.exceptions.ConnectionNotAllowed as error:
         raise NoBroker(f"the broker at {place} refuses the virtual host: {error}") from None
     except aiormq.exceptions.InvalidFrameError as error:

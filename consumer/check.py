@@ -51,6 +51,25 @@ async def _broker(settings: Settings, topology: Topology) -> AsyncIterator[Findi
         for queue in (topology.requests, topology.dead_letters, *topology.delays.values()):
             yield await _queue(connection, queue, declares=settings.declare)
         yield await _exchange(connection, topology, declares=settings.declare)
+        async for finding in _work(connection, topology):
+            yield finding
+
+
+async def _work(connection: AbstractConnection, topology: Topology) -> AsyncIterator[Finding]:
+    """Say what is going on, where there are queues."""
+    try:
+        async with connection.channel() as channel:
+            requests = await channel.declare_queue(topology.requests.name, passive=True)
+            dead = await channel.declare_queue(topology.dead_letters.name, passive=True)
+    except (ChannelNotFoundEntity, ChannelAccessRefused):
+        return
+    waiting = requests.declaration_result.message_count
+    workers = requests.declaration_result.consumer_count
+    yield Finding("workers", "ok", f"{workers} registered, {waiting} requests wait")
+    if letters := dead.declaration_result.message_count:
+        yield Finding("dead letters", "warning", str(letters), "call-consumer dlq stats")
+    else:
+        yield Finding("dead letters", "ok", "none")
 
 
 def _version(connection: AbstractConnection) -> Finding:

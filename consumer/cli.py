@@ -15,7 +15,7 @@ from consumer import app as worker_app
 from consumer import devbroker, log
 from consumer.answers import advice_for, error_of
 from consumer.check import check as look_at
-from consumer.cli_dlq import dlq
+from consumer.cli_replay import dlq
 from consumer.client import BadRequest, check_request, listening, outcome_of, publish_requests
 from consumer.console import STOPPERS, Failed, settings_or_exit
 from consumer.console import run as run_command

@@ -4,19 +4,21 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from consumer.app import NoConsumer
 from consumer.broker import NoBroker
 from consumer.deadletters import NoSuchDeadLetter
+from consumer.hand import InOtherHands
 from consumer.ledger import LedgerDown
 from consumer.publisher import NotPublished
 from consumer.settings import Settings, WrongSettings, read_settings
 from consumer.topology import WrongTopology
 
-STOPPERS = (NoBroker, WrongTopology, LedgerDown, NoSuchDeadLetter, NoConsumer)
+STOPPERS = (NoBroker, WrongTopology, LedgerDown, NoSuchDeadLetter, InOtherHands, NoConsumer)
+T = TypeVar("T")
 HINTS = {
     "unroutable": "no queue takes it yet: start the worker once, it declares them",
     "nacked": "the queue is full or refuses it: see the broker",
@@ -43,12 +45,12 @@ def _wrong_settings(error: WrongSettings) -> NoReturn:
     sys.exit(2)
 
 
-def run(start: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a command to its end; whatever stops it is one line."""
+def run(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a command, or a part of it, to its end; whatever stops it is one line."""
     # What a library says of a lost link would come on top. The worker has a handler of its own.
     logging.getLogger("aiormq").addHandler(logging.NullHandler())
     try:
-        asyncio.run(start())
+        return asyncio.run(start())
     except WrongSettings as error:
         _wrong_settings(error)
     except STOPPERS as error:

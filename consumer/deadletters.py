@@ -2,7 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
+import re
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+)
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,11 +35,13 @@ from consumer.topology import Topology
 
 ADVICE = {
     "exhausted": "See whether the portal is well again, then replay.",
-    "unsure": "See in the call history whether it rang; a replay looks once more, then dials.",
-    "invalid": "Mend the request upstream, or with replay --set, or discard it.",
+    "unsure": "Replay it: the call history is asked first. If that is unreadable: A doubt.",
+    "invalid": "Replay with --set if that mends it; else mend it upstream, and discard this one.",
     "expired": "Discard it, or replay it with --set expires_at=…",
     "broker": "See the worker's log for worker.bug; then replay.",
 }
+
+REUSED = "Publish it with an id of its own, discard this: a replay announces the other request."
 
 
 class NoSuchDeadLetter(LookupError):
@@ -82,6 +93,10 @@ class DeadLetter:
     @property
     def advice(self) -> str:
         """What a person should do."""
+        if self.code == "request_id_reused":
+            return (
+                "Publish it with an id of its own, discard this: a replay announces the other one."
+            )
         told = advice_for(self.code or "", self.description or "")
         return told if self.reason == "refused" and told else ADVICE.get(self.reason, told)
 
@@ -89,23 +104,30 @@ class DeadLetter:
         """Write it as one line of JSON, complete enough to be an export."""
         body: object = dict(self.fields) or self.body.decode(errors="replace")
         if not unmask:
-            body = {
-                k: masked(v) if k == "to_number" else "…" if k == "text_to_pronounce" else v
-                for k, v in self.fields.items()
-            } or "…"
+            body = {k: _shown(k, v) for k, v in self.fields.items()} or "…"
         told = {name: getattr(self, name) for name in _TOLD}
         own = {k: str(v) for k, v in self.headers.items() if k.startswith(("x-first", "x-unsure"))}
         return json.dumps(told | {"headers": own, "request": body}, ensure_ascii=False)
 
 
+_HARMLESS = ("request_id", "from_line", "voice", "not_before", "expires_at")
 _TOLD = ("id", "failed_at", "reason", "code", "description", "http_status", "attempt", "replay")
 
 
 def masked(number: object) -> str | None:
-    """Leave of a number what tells calls apart without telling whom: +1202555••01."""
+    """Leave of a number what tells calls apart without telling whom: +12•••••••01."""
     if not isinstance(number, str):
         return None
-    return f"{number[:-4]}••{number[-2:]}" if len(number) > 6 else "••"  # noqa: PLR2004
+    if not re.fullmatch(r"\+?[0-9]{7,15}", number):
+        return "•••"
+    return f"{number[:3]}{'•' * (len(number) - 5)}{number[-2:]}"
+
+
+def _shown(name: str, value: object) -> object:
+    """Return what may be seen of a field: one that we do not know may hold anything."""
+    if name == "to_number":
+        return masked(value)
+    return value if name in _HARMLESS else "…"
 
 
 def read_dead_letter(message: AbstractIncomingMessage) -> DeadLetter:
@@ -145,6 +167,7 @@ class Choice:
     ids: Collection[str] = ()
     reasons: Collection[str] = ()
     codes: Collection[str] = ()
+    description: str | None = None
     line: str | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -162,6 +185,7 @@ class Choice:
             (not self.ids or letter.id in self.ids)
             and (not self.reasons or letter.reason in self.reasons)
             and (not self.codes or (letter.code or "").upper() in {c.upper() for c in self.codes})
+            and (self.description or "").lower() in (letter.description or "").lower()
             and (self.line is None or letter.line == self.line)
             and (self.since is None or (failed_at is not None and failed_at >= self.since))
             and (self.until is None or (failed_at is not None and failed_at < self.until))
@@ -190,7 +214,7 @@ async def look(
 
 @dataclass(slots=True)
 class Group:
-    """Dead letters that failed alike."""
+    """Dead letters that failed alike; times are RFC 3339."""
 
     example: DeadLetter
     count: int = 0
@@ -198,19 +222,35 @@ class Group:
     first: str | None = None
     last: str | None = None
 
+    @property
+    def title(self) -> str:
+        """What they have in common."""
+        letter = self.example
+        return f"{letter.reason} {letter.code or ''}: {letter.description or ''}"
 
-async def group(url: str, topology: Topology, choice: Choice) -> list[Group]:
-    """Group the dead letters that are meant by reason, code and description; the largest first."""
-    groups: dict[tuple[str, str | None, str | None], Group] = {}
-    async for letter in look(url, topology, choice):
+
+class Groups:
+    """Dead letters by reason, code and description."""
+
+    def __init__(self, letters: Iterable[DeadLetter] = ()) -> None:
+        self._found: dict[tuple[str, str | None, str | None], Group] = {}
+        for letter in letters:
+            self.add(letter)
+
+    def add(self, letter: DeadLetter) -> None:
+        """Count one more."""
         kind = (letter.reason, letter.code, letter.description)
-        found = groups.setdefault(kind, Group(letter))
+        found = self._found.setdefault(kind, Group(letter))
         found.count += 1
         found.replayed += letter.replay > 0
         if letter.failed_at is not None:
             found.first = min(found.first or letter.failed_at, letter.failed_at)
             found.last = max(found.last or letter.failed_at, letter.failed_at)
-    return sorted(groups.values(), key=lambda g: -g.count)
+
+    @property
+    def largest_first(self) -> list[Group]:
+        """The groups, in order."""
+        return sorted(self._found.values(), key=lambda g: -g.count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aiormq.abc import DeliveredMessage
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
+from pamqp.commands import Queue
 from yarl import URL
 
 from consumer.broker import NoBroker, address_of, connect
@@ -28,6 +29,10 @@ LINK_ERRORS = (aiormq.exceptions.AMQPError, OSError, RuntimeError)
 LINK_BROKE = "the link to the broker broke, what was in hand went back: do it again"
 
 
+class InOtherHands(RuntimeError):
+    """Raised when somebody else has taken all messages, to look at or to replay them."""
+
+
 @asynccontextmanager
 async def in_hand(url: str, queue: str, window: int = WINDOW) -> AsyncIterator["Hand"]:
     """Take in hand what *queue* holds; what is not acknowledged goes back in order.
@@ -39,11 +44,12 @@ async def in_hand(url: str, queue: str, window: int = WINDOW) -> AsyncIterator["
 
     Raises:
         NoBroker, WrongTopology: The broker or the queue cannot be reached, or not any more.
+        InOtherHands: There is nothing left to take in hand.
     """
     connection = await connect(url, "dead letters")
     async with connection:
         hand = Hand(url, connection, queue, window)
-        hand.count = await hand.ready()
+        await hand.count_all()
         try:
             yield hand
         except LINK_ERRORS:
@@ -72,12 +78,27 @@ class Hand:
         self.count = 0
         self.gone = 0
 
-    async def ready(self) -> int:
-        """Return how many messages nobody has in hand."""
+    async def count_all(self) -> None:
+        """Count what there is to take.
+
+        Raises:
+            InOtherHands: Nothing, because somebody else has it.
+        """
+        now = await self._look()
+        self.count = now.message_count or 0
+        if self.count == 0 and now.consumer_count:
+            raise InOtherHands(
+                f"another command has all messages of {self._queue} in hand: try again afterwards"
+            )
+
+    async def _look(self) -> Queue.DeclareOk:
         async with self._connection.channel() as channel:
             with explained(f"queue {self._queue}"):
                 queue = await channel.declare_queue(self._queue, passive=True)
-            return queue.declaration_result.message_count or 0
+            return queue.declaration_result
+
+    async def _ready(self) -> int:
+        return (await self._look()).message_count or 0
 
     async def messages(self, at_least: int = 0) -> AsyncIterator[AbstractIncomingMessage]:
         """Yield all messages in order, one consumer after the other taking its window in hand."""
@@ -133,14 +154,14 @@ class Hand:
             left -= held.count
         if unread:
             async with asyncio.timeout(SILENCE_S):
-                while await self.ready() > 0:  # noqa: ASYNC110  # no event
+                while await self._ready() > 0:  # noqa: ASYNC110  # no event
                     await asyncio.sleep(0.01)
         return unread
 
     async def _see_back(self, count: int) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(PUT_BACK_S):
-                while await self.ready() < count:  # noqa: ASYNC110  # no event
+                while await self._ready() < count:  # noqa: ASYNC110  # no event
                     await asyncio.sleep(0.01)
 
 

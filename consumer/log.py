@@ -41,6 +41,7 @@ def set_up(level: str = "info", secrets: Sequence[str] = (), stream: TextIO | No
         _without_message,
     ]
     handler = logging.StreamHandler(stream)
+    handler.setLevel(level.upper())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, _name_library],

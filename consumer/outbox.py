@@ -151,7 +151,7 @@ class Outbox:
             metadata=letter.call.metadata if letter.call else None,
         )
         await self._announce(event, letter.trail)
-        log.warning("call.failed", reason=event.reason, code=event.code, dead_letter=True)
+        log.warning("call.failed", reason=event.reason, code=event.code)
 
     async def invalid(self, body: bytes, trail: Trail, invalid: Invalid) -> None:
         """Keep and announce a body that is no request; it has no entry in the ledger."""

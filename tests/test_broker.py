@@ -153,7 +153,8 @@ def test_run_says_in_one_line_that_the_password_is_wrong(
 
     assert code == 1
     assert told == (
-        f"Error: the broker at {url.host}:{url.port} refuses the user or the password\n"
+        f"Error: the broker at {url.host}:{url.port} refuses the user or the password:"
+        " mend CALLS_RABBITMQ_URL\n"
     )
 
 

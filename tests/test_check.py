@@ -108,6 +108,16 @@ async def test_a_queue_declared_otherwise_is_named_with_its_argument(bench: Benc
     assert "delete_queue otherwise" in found.mend
 
 
+async def test_dead_letters_and_workers_are_counted(bench: Bench) -> None:
+    async with bench.running():
+        await bench.event(await bench.ask("+12025550120"))
+        found = await findings(bench)
+
+    assert found["workers"].detail == "1 registered, 0 requests wait"
+    assert (found["dead letters"].state, found["dead letters"].detail) == ("warning", "1")
+    assert "dlq stats" in found["dead letters"].mend
+
+
 async def test_a_broker_that_is_too_old_is_named(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

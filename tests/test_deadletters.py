@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Callable
 from contextlib import aclosing
 
@@ -15,13 +17,14 @@ from consumer.cli import main
 from consumer.deadletters import (
     Choice,
     DeadLetter,
+    Groups,
     Replay,
     give_up,
-    group,
     look,
     masked,
     send_back,
 )
+from consumer.hand import in_hand
 from consumer.messages import read_moment
 from consumer.sandbox import SandboxPortal
 from tests.conftest import Bench, Command, Link
@@ -123,6 +126,7 @@ CHOICES: dict[str, tuple[Choice, int]] = {
     "that came back": (Choice(replayed=True), 0),
     "that did not": (Choice(replayed=False), 3),
     "by line": (Choice(line="reg151083"), 0),
+    "by description": (Choice(description="link_base_number"), 1),
 }
 
 
@@ -137,7 +141,7 @@ async def test_each_filter_chooses_what_it_says(bench: Bench) -> None:
 async def test_groups_say_how_many_and_what_to_do(bench: Bench) -> None:
     ids = await fail(bench, NO_BASE_LINE, NO_BASE_LINE, BAD_NUMBER)
 
-    groups = await group(bench.given["rabbitmq_url"], topology_of(bench.settings()), Choice())
+    groups = Groups(await letters(bench)).largest_first
 
     assert [(g.count, g.example.id) for g in groups] == [(2, ids[0]), (1, ids[2])]
     assert "from_line" in groups[0].example.advice
@@ -234,7 +238,7 @@ async def test_given_up_is_gone_and_was_shown_before(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("number", "shown"),
-    [("+12025550101", "+1202555••01"), ("12", "••"), (5, None)],
+    [("+12025550101", "+12•••••••01"), ("2025550194 2025550193", "•••"), ("12", "•••"), (5, None)],
 )
 def test_a_number_is_masked(number: object, shown: str | None) -> None:
     assert masked(number) == shown
@@ -306,6 +310,77 @@ async def test_a_wrong_usage_is_one_clear_line_and_changes_nothing(bench: Bench)
     assert [letter.id for letter in await letters(bench)] == ids
 
 
+async def test_a_look_while_all_are_in_other_hands_says_so(bench: Bench) -> None:
+    await fill(bench, 5)
+    topology = topology_of(bench.settings())
+
+    async with in_hand(bench.given["rabbitmq_url"], topology.dead_letters.name) as hand:
+        await anext(hand.messages())
+        listed = await said(bench, "dlq", "list")
+        replayed = await said(bench, "dlq", "replay", "--all")
+
+    for code, text in (listed, replayed):
+        assert (code, "try again afterwards" in text) == (1, True)
+    assert len(await letters(bench)) == 5
+
+
+async def test_what_is_not_known_of_a_request_is_not_shown(bench: Bench) -> None:
+    body = {"request_id": "r-1", "to": "+12025550199", "metadata": {"phone": "+12025550196"}}
+    await bench.channel.default_exchange.publish(
+        aio_pika.Message(json.dumps(body).encode()), f"{bench.queue}.dlq"
+    )
+
+    for text in (
+        await said(bench, "dlq", "list", "--json"),
+        await said(bench, "dlq", "show", "r-1"),
+    ):
+        assert "2025550" not in text[1]
+
+
+async def test_a_plan_names_each_cause_and_what_will_not_help(bench: Bench) -> None:
+    await fail(bench, NO_BASE_LINE, BAD_NUMBER, "0")
+
+    plan = (await said(bench, "dlq", "replay", "--all", "--dry-run"))[1]
+    some = (
+        await said(
+            bench,
+            *("dlq", "replay", "--description", "link_base", "--reason", "invalid"),
+            *("--set", "to_number=+12025550101", "--dry-run"),
+        )
+    )[1]
+
+    assert "1 refused ERROR_CORE: Making infocall using LINK_BASE_NUMBER" in plan
+    assert "1 refused ERROR_CORE: Phone number is not correct" in plan
+    assert "cannot be read and will fail again" in plan
+    assert "nothing to replay" in some
+
+
+async def test_nothing_is_said_where_nothing_is(bench: Bench) -> None:
+    for command in ("list", "stats"):
+        assert "no dead letters" in (await said(bench, "dlq", command))[1]
+
+
+async def test_a_replay_that_is_interrupted_says_how_far_it_came(
+    bench: Bench, call_consumer: Callable[..., Command]
+) -> None:
+    await fill(bench, 30)
+    given = {name: bench.given[name] for name in NAMED}
+
+    replay = call_consumer(
+        *("dlq", "replay", "--all", "--rate", "5", "--set", "from_line=reg1"), **given
+    )
+    await bench.until(lambda: len(replay.stdout.read_text().splitlines()) >= 3)
+    replay.process.send_signal(signal.SIGINT)
+    await bench.until(lambda: replay.code is not None)
+
+    sent = len(replay.stdout.read_text().splitlines())
+    told = replay.stderr.read_text()
+    assert replay.code == 1
+    assert f"replayed {sent} of 30; the others are still dead letters" in told
+    assert '"event": "dead_letters.edited"' in told
+    assert len(await letters(bench)) in (30 - sent, 31 - sent)
+
+
 async def test_discard_keeps_what_publish_takes(
     bench: Bench, call_consumer: Callable[..., Command], tmp_path: object
 ) -> None:
@@ -321,6 +396,7 @@ async def test_discard_keeps_what_publish_takes(
     assert (discard.code, publish.code) == (0, 0)
     assert '"event": "dead_letter.discarded"' in discard.stderr.read_text()
     assert publish.stdout.read_text().split() == ["r0000", "r0001", "r0002"]
+    assert os.stat(kept).st_mode & 0o077 == 0  # noqa: PTH116
     assert await letters(bench) == []
 
 
@@ -342,9 +418,9 @@ async def test_an_operator_reads_what_failed_why_and_what_to_do(bench: Bench) ->
     shown = await said(bench, "dlq", "show", third)
 
     assert listed[1].splitlines()[0].split() == [
-        *("ID", "FAILED", "AT", "REASON", "CODE", "REPLAYS", "NUMBER", "DESCRIPTION")
+        *("ID", "FAILED", "AT", "(UTC)", "REASON", "CODE", "REPLAYS", "NUMBER", "DESCRIPTION")
     ]
-    assert "+1202555••20" in listed[1]
+    assert "+12•••••••20" in listed[1]
     assert json.loads(exported[1])["request"]["to_number"] == NO_BASE_LINE
     assert grouped[1].startswith("2 refused ERROR_CORE: Making infocall using LINK_BASE_NUMBER")
     assert f"for example {first}" in grouped[1]
@@ -364,7 +440,7 @@ async def test_a_replay_is_planned_before_it_is_done(bench: Bench, portal: Sandb
     again = await said(bench, "dlq", "replay", "--all")
 
     assert (plan[0], done[0], again[0], left) == (0, 0, 0, 1)
-    assert "1 dead letters" in plan[1]
+    assert "1 dead letter, about" in plan[1]
     assert "would replay 1" in plan[1]
     assert "replayed 1" in done[1]
     assert started["to_number"] == "+12025550101"
