@@ -99,7 +99,7 @@ async def test_while_nothing_can_be_published_no_more_is_taken(
     bench: Bench, port: int, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_app, "STUCK_PUBLISHING_S", 0.5)
-    full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+    full: dict[str, Any] = {"x-max-length": 0, "x-overflow": "reject-publish"}
     listener = await bench.channel.declare_queue(f"{bench.queue}.full", arguments=full)
     bench.used.add(listener.name)
     await listener.bind(bench.exchange, STARTED)

@@ -625,6 +625,30 @@ async def test_a_write_is_on_disk_before_it_is_confirmed(open_ledger: Opener) ->
     assert settings == ["wal", 2]  # FULL
 
 
+async def test_writes_of_one_moment_wait_for_the_disk_together(open_ledger: Opener) -> None:
+    ledger = await open_ledger(FILE)
+    statements: list[str] = []
+    ledger._store._opened().set_trace_callback(statements.append)  # type: ignore[attr-defined]  # noqa: SLF001
+
+    written = await asyncio.gather(*(ledger.put(entry(f"r-{n}"), None) for n in range(20)))
+
+    assert statements.count("COMMIT") == 1
+    assert [await ledger.get(f"r-{n}") for n in range(20)] == written
+
+
+async def test_if_the_disk_refuses_one_of_them_none_is_written(open_ledger: Opener) -> None:
+    ledger = await open_ledger(FILE)
+
+    with disk_full():
+        results = await asyncio.gather(
+            *(ledger.put(entry(f"r-{n}"), None) for n in range(5)), return_exceptions=True
+        )
+
+    assert [type(result) for result in results] == [LedgerDown] * 5
+    assert [await ledger.get(f"r-{n}") for n in range(5)] == [None] * 5
+    assert await ledger.put(entry("r-0"), None) == entry("r-0", version=1)
+
+
 async def test_neither_number_nor_text_is_in_the_file(tmp_path: Path, open_ledger: Opener) -> None:
     ledger = await open_ledger(FILE)
     number, text = "+4915112345678", "Frau Meier, your code is 4711."

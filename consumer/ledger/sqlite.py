@@ -18,6 +18,9 @@ BUSY_S = 0.5
 class SqliteStore:
     """See `Store`.
 
+    The changes of one turn of the event loop share a transaction: they wait for the disk together,
+    and if one fails, they all do.
+
     Args:
         url: ``sqlite:///file``, ``sqlite:////absolute/file``, or ``sqlite://`` for memory.
     """
@@ -25,6 +28,7 @@ class SqliteStore:
     def __init__(self, url: str) -> None:
         self.place = urlsplit(url).path[1:] or ":memory:"
         self._db: sqlite3.Connection | None = None
+        self._waiting: list[asyncio.Future[None]] = []
 
     async def exists(self) -> bool:
         """Tell whether there is a file; in memory nothing stays."""
@@ -56,6 +60,7 @@ class SqliteStore:
     async def close(self) -> None:
         """Close the file."""
         if self._db is not None:
+            self._commit()
             self._db.close()
             self._db = None
 
@@ -65,12 +70,43 @@ class SqliteStore:
             return self._opened().execute(_numbered(statement), values).fetchall()
 
     async def execute(self, statement: str, *values: Value) -> int:
-        """Return how many rows a change touched."""
+        """Return how many rows a change touched, once it is on disk."""
         with self._errors():
+            db, loop = self._opened(), asyncio.get_running_loop()
             try:
-                return self._opened().execute(_numbered(statement), values).rowcount
-            except sqlite3.IntegrityError:
-                return 0
+                if not db.in_transaction:
+                    db.execute("BEGIN IMMEDIATE")
+                    loop.call_soon(self._commit)
+                touched = _touched(db, statement, values)
+            except sqlite3.Error as error:
+                self._tell(error)
+                raise
+            on_disk: asyncio.Future[None] = loop.create_future()
+            self._waiting.append(on_disk)
+            await on_disk
+            return touched
+
+    def _commit(self) -> None:
+        try:
+            if self._db is not None and self._db.in_transaction:
+                self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._tell(error)
+        else:
+            self._tell(None)
+
+    def _tell(self, error: sqlite3.Error | None) -> None:
+        """Tell all that wait how it went; what failed is undone."""
+        if self._db is not None and self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        waiting, self._waiting = self._waiting, []
+        for on_disk in waiting:
+            if on_disk.cancelled():
+                continue
+            if error is None:
+                on_disk.set_result(None)
+            else:
+                on_disk.set_exception(error)
 
     def _opened(self) -> sqlite3.Connection:
         if self._db is None:
@@ -83,6 +119,13 @@ class SqliteStore:
             yield
         except sqlite3.Error as error:
             raise LedgerDown(f"{self.place}: {error}") from error
+
+
+def _touched(db: sqlite3.Connection, statement: str, values: Sequence[Value]) -> int:
+    try:
+        return db.execute(_numbered(statement), values).rowcount
+    except sqlite3.IntegrityError:
+        return 0
 
 
 @cache
