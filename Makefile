@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-header --no-annotate
 
-.PHONY: help demo test faults lint types layers check audit lock clean
+.PHONY: help demo test faults ship bench lint types layers check audit lock clean
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
@@ -32,6 +32,12 @@ test: $(READY) ## Run the tests, with coverage (ARGS=... goes to pytest)
 
 faults: $(READY) ## Kill, cut, freeze and fill up everything, and account for each request (13 minutes; ARGS=--slice: 4)
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+ship: $(READY) ## Build the image, start all of docker/compose.yaml, and test both (needs a container engine)
+	@$(BIN)/python -m pytest -rs tests/ship $(ARGS)
+
+bench: $(READY) ## Measure against aio-pika + httpx by hand and Celery, in turn (a quarter of an hour; ARGS=--help)
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 lint: $(READY) ## Check style and formatting
 	@$(BIN)/ruff check
