@@ -33,7 +33,7 @@ test: $(READY) ## Run the tests, with coverage (ARGS=... goes to pytest)
 faults: $(READY) ## Kill, cut, freeze and fill up everything, and account for each request (13 minutes; ARGS=--slice: 4)
 	@$(BIN)/python -m tests.faults $(ARGS)
 
-ship: $(READY) ## Build the image, start all of docker/compose.yaml, and test both (needs a container engine)
+ship: $(READY) ## Build the image, start all of docker/compose.yaml, and test both (needs a container engine; 7 minutes)
 	@$(BIN)/python -m pytest -rs tests/ship $(ARGS)
 
 bench: $(READY) ## Measure against aio-pika + httpx by hand and Celery, in turn (a quarter of an hour; ARGS=--help)
@@ -62,6 +62,7 @@ audit: $(READY) ## Look for known vulnerabilities in what is locked
 lock: $(READY) ## Renew the lock files, ours and the image's: newest versions that pyproject.toml allows
 	@$(COMPILE) --upgrade --all-extras -o requirements.lock pyproject.toml
 	@$(COMPILE) --extra postgres -c requirements.lock -o docker/requirements.lock pyproject.toml
+	@echo hatchling | $(COMPILE) -c requirements.lock -o docker/build.lock -
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache
