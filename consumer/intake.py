@@ -112,8 +112,10 @@ class Intake:
             await queue.channel.reopen()
             self._stale = False
         if self._tag is not None and (self._reasons or self._wanted != self._prefetch):
-            await queue.cancel(self._tag, timeout=RPC_TIMEOUT_S)
-            self._tag = None
+            # aio-pika restores no consumer once its cancel is asked for, whatever comes of that.
+            tag, self._tag = self._tag, None
+            await queue.cancel(tag, timeout=RPC_TIMEOUT_S)
+        if self._tag is None:
             self._idle.set()
         if self._tag is None and not self._reasons:
             # A prefetch counts for the consumers that come after it.

@@ -53,7 +53,13 @@ class PostgresStore:
                 min_size=1,
                 max_size=self._connections,
                 timeout=ANSWER_WITHIN_S,
-                server_settings={"search_path": SCHEMA, "application_name": "call-consumer"},
+                server_settings={
+                    "search_path": SCHEMA,
+                    "application_name": "call-consumer",
+                    # A statement that we gave up would wait for its lock for ever, and keep a
+                    # connection of the server's few.
+                    "statement_timeout": f"{ANSWER_WITHIN_S:g}s",
+                },
             )
         except (*_FAILURES, ValueError) as error:
             raise _down(error) from error

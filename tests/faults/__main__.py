@@ -5,61 +5,102 @@ Ends with a table; exit 1 if anything in it is wrong.
 
 import asyncio
 import logging
+import os
+import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from consumer import devbroker
 from consumer.devbroker import PrivateNode
-from tests.faults import deaths, doubts, outages
-from tests.faults.bench import NEVER, Row, Stage
+from tests import postgres
+from tests.faults import deaths, doubts, ledgers, outages, replicas
+from tests.faults.account import Row
+from tests.faults.life import NEVER
+from tests.faults.stage import Stage, Store
 
 Scenario = Callable[[Stage], Awaitable[list[Row]]]
-SCENARIOS: tuple[Scenario, ...] = (
+FILE: tuple[Store, ...] = ("SQLite",)
+SERVER: tuple[Store, ...] = ("PostgreSQL",)
+EITHER = FILE + SERVER
+SCENARIOS: dict[Scenario, tuple[Store, ...]] = {
+    deaths.killed_at_each_point: EITHER,
+    replicas.three_processes_one_ledger_random_kills_and_restarts: FILE,
+    replicas.three_hosts_one_database_random_kills_restarts_and_partitions: SERVER,
+    replicas.the_rate_across_hand_overs: SERVER,
+    outages.the_brokers_link_cut_in_mid_call: EITHER,
+    doubts.a_hundred_copies_at_once: EITHER,
+    doubts.lost_answers_with_a_readable_history: EITHER,
+    doubts.lost_answers_without_the_right_to_the_history: EITHER,
+    doubts.two_doubts_about_one_number_of_which_one_rang: EITHER,
+    doubts.doubt_then_something_else: EITHER,
+    outages.the_brokers_link_frozen: FILE,
+    outages.the_portals_link_frozen: FILE,
+    outages.a_memory_alarm: FILE,
+    outages.a_listener_that_rejects: FILE,
+    outages.the_queue_deleted: FILE,
+    outages.connections_closed_by_an_operator: FILE,
+    ledgers.the_ledger_locked: EITHER,
+    ledgers.the_ledger_out_of_reach: SERVER,
+    ledgers.the_ledgers_server_down: SERVER,
+    ledgers.the_ledgers_disk_full: FILE,
+    deaths.a_frozen_owner_is_thawed_after_another_took_over: EITHER,
+    deaths.the_active_one_is_cut_off_at_a_point_and_healed: SERVER,
+    deaths.told_to_stop_under_load: EITHER,
+}
+"""Each with the stores it is played on: on both where it depends on the ledger."""
+BUSY = {
     deaths.killed_at_each_point,
-    deaths.three_processes_one_ledger_random_kills_and_restarts,
-    outages.the_brokers_link_cut_in_mid_call,
-    doubts.a_hundred_copies_at_once,
-    doubts.lost_answers_with_a_readable_history,
-    doubts.lost_answers_without_the_right_to_the_history,
-    doubts.two_doubts_about_one_number_of_which_one_rang,
-    doubts.doubt_then_something_else,
-    outages.the_brokers_link_frozen,
-    outages.the_portals_link_frozen,
-    outages.a_memory_alarm,
-    outages.a_listener_that_rejects,
-    outages.the_queue_deleted,
-    outages.connections_closed_by_an_operator,
-    outages.the_ledger_locked,
-    outages.the_ledgers_disk_full,
-    deaths.a_frozen_owner_is_thawed_after_another_took_over,
-    deaths.told_to_stop_under_load,
-)
-ALONE = SCENARIOS[:2]
+    replicas.three_processes_one_ledger_random_kills_and_restarts,
+    replicas.three_hosts_one_database_random_kills_restarts_and_partitions,
+}
 """They start a process a second, and what they measure is how soon one is back."""
+BUSY_JOBS = 2
 LONGEST_S = 1500
-HEADS = ("fault", "times", "requests", "lost", "phoned twice", "unsure", "recovery s")
+HEADS = ("fault", "ledger", "times", "requests", "lost", "phoned twice", "unsure", "recovery s")
+WORDS = 2
+"""So many columns are no numbers."""
+Part = tuple[Scenario, Store]
+NOT_IN_THE_SLICE: set[Part] = {
+    (scenario, "PostgreSQL")
+    for scenario in (
+        replicas.the_rate_across_hand_overs,
+        outages.the_brokers_link_cut_in_mid_call,
+        doubts.a_hundred_copies_at_once,
+        doubts.lost_answers_with_a_readable_history,
+        doubts.lost_answers_without_the_right_to_the_history,
+        doubts.two_doubts_about_one_number_of_which_one_rang,
+        ledgers.the_ledgers_server_down,
+        deaths.told_to_stop_under_load,
+    )
+}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--slice", "in_slice", is_flag=True, help="Fewer times and shorter: five minutes.")
+@click.option("--slice", "in_slice", is_flag=True, help="Fewer times, shorter: six minutes.")
 @click.option("--only", help="Only the scenarios with this in their name.")
+@click.option("--store", type=click.Choice(["sqlite", "postgres"]), help="Only on this ledger.")
 @click.option("--jobs", default=3, show_default=True, help="How many scenarios at once.")
 @click.option("--seed", default=4, show_default=True, help="Of all that is random.")
 @click.option("--list", "listing", is_flag=True, help="Print the scenarios' names.")
-def main(only: str | None, jobs: int, seed: int, *, in_slice: bool, listing: bool) -> None:
+def main(
+    only: str | None, store: str | None, jobs: int, seed: int, *, in_slice: bool, listing: bool
+) -> None:
     """Run the fault suite and print its table."""
-    wanted = [s for s in SCENARIOS if only is None or only in _name(s)]
+    parts = _parts(only, store, in_slice=in_slice)
     if listing:
-        click.echo("\n".join(map(_name, wanted)))
+        click.echo("\n".join(map(_title, parts)))
         return
-    if not wanted:
-        raise click.UsageError(f"no scenario has {only!r} in its name")
+    if not parts:
+        raise click.UsageError("no scenario is like that: --list shows them")
     for name in ("aio_pika", "aiormq"):  # they log each link that we break
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     # A CI that loses patience must not leave brokers behind.
@@ -67,43 +108,77 @@ def main(only: str | None, jobs: int, seed: int, *, in_slice: bool, listing: boo
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     click.echo(f"logs and ledgers: {folder}", err=True)
     begun = time.monotonic()
-    with PrivateNode() as node:
-        stage = Stage(node, full=not in_slice, seed=seed, folder=folder)
-        rows = asyncio.run(_play(stage, wanted, jobs))
+    on_postgres = any(store == "PostgreSQL" for _, store in parts)
+    _need("rabbitmq-server", devbroker.find_server)
+    if on_postgres:
+        _need("postgresql", postgres.find_server)
+    with ExitStack() as stack:
+        node = stack.enter_context(PrivateNode())
+        cluster = stack.enter_context(postgres.PrivateCluster()) if on_postgres else None
+        stage = Stage(node, cluster, full=not in_slice, seed=seed, folder=folder)
+        rows = asyncio.run(_play(stage, parts, jobs))
     click.echo(table(rows))
-    wrong = [(row.fault, text) for row in rows for text in row.wrong]
+    wrong = [(f"{row.fault} ({row.store})", text) for row in rows for text in row.wrong]
     for fault, text in wrong:
         click.echo(f"WRONG {fault}: {text[:1000]}")
     click.echo(f"{time.monotonic() - begun:.0f} s, {len(wrong)} wrong")
     sys.exit(1 if wrong else 0)
 
 
+def _need(package: str, find: Callable[[], object]) -> None:
+    """Install a server that is not there, where we may: what is to be broken must be our own."""
+    if find() is not None:
+        return
+    apt = shutil.which("apt-get")
+    if apt is None or os.geteuid() != 0:
+        raise click.ClickException(f"{package} is not installed, and only root may with apt-get")
+    click.echo(f"installing {package} with apt-get (some minutes)", err=True)
+    devbroker.install(apt, package)
+
+
+def _parts(only: str | None, store: str | None, *, in_slice: bool) -> list[Part]:
+    wanted = EITHER if store is None else FILE if store == "sqlite" else SERVER
+    return [
+        (scenario, its)
+        for scenario, stores in SCENARIOS.items()
+        for its in stores
+        if its in wanted
+        and (only is None or only in _name(scenario))
+        and not (in_slice and (scenario, its) in NOT_IN_THE_SLICE)
+    ]
+
+
+def _title(part: Part) -> str:
+    return f"{_name(part[0])} ({part[1]})"
+
+
 def _name(scenario: Scenario) -> str:
     return getattr(scenario, "__name__", "").replace("_", " ")
 
 
-async def _play(stage: Stage, scenarios: list[Scenario], jobs: int) -> list[Row]:
-    places = asyncio.Semaphore(jobs)
-
-    async def play(scenario: Scenario) -> list[Row]:
+async def _play(stage: Stage, parts: list[Part], jobs: int) -> list[Row]:
+    async def play(part: Part, places: asyncio.Semaphore) -> list[Row]:
+        scenario, store = part
         async with places:
             begun = time.monotonic()
             try:
                 async with asyncio.timeout(LONGEST_S):
-                    rows = await scenario(stage)
+                    rows = await scenario(stage.on(store))
             except Exception as error:  # noqa: BLE001 - the other scenarios go on
                 wrong = "".join(traceback.format_exception(error))[-1000:]
-                rows = [Row(_name(scenario), 0, 0, 0, 0, 0, None, [wrong])]
+                rows = [Row(_name(scenario), 0, wrong=[wrong])]
             verdict = "WRONG" if any(row.wrong for row in rows) else "good"
             took_s = time.monotonic() - begun
-            click.echo(f"{verdict} after {took_s:.0f} s: {_name(scenario)}", err=True)
-            return rows
+            click.echo(f"{verdict} after {took_s:.0f} s: {_title(part)}", err=True)
+            return [replace(row, store=store) for row in rows]
 
-    first = [await play(scenario) for scenario in scenarios if scenario in ALONE]
-    rest = await asyncio.gather(
-        *(play(scenario) for scenario in scenarios if scenario not in ALONE)
-    )
-    return [row for rows in [*first, *rest] for row in rows]
+    rows: dict[Part, list[Row]] = {}
+    for busy, at_once in ((True, min(jobs, BUSY_JOBS)), (False, jobs)):
+        places = asyncio.Semaphore(at_once)
+        together = [part for part in parts if (part[0] in BUSY) is busy]
+        played = await asyncio.gather(*(play(part, places) for part in together))
+        rows |= dict(zip(together, played, strict=True))
+    return [row for part in parts for row in rows[part]]
 
 
 def table(rows: list[Row]) -> str:
@@ -112,13 +187,13 @@ def table(rows: list[Row]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     written = [
         " | ".join(
-            cell.rjust(width) if place else cell.ljust(width)
+            cell.rjust(width) if place >= WORDS else cell.ljust(width)
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
     ]
     rule = " | ".join(
-        "-" * width if not n else "-" * (width - 1) + ":" for n, width in enumerate(widths)
+        "-" * width if n < WORDS else "-" * (width - 1) + ":" for n, width in enumerate(widths)
     )
     return "\n".join(f"| {line} |" for line in [written[0], rule, *written[1:]])
 
@@ -128,7 +203,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     if row.recovery_s == NEVER:
         recovery = "never"
     numbers = (row.times, row.requests, row.lost, row.twice, row.unsure)
-    return (row.fault, *map(str, numbers), recovery)
+    return (row.fault, row.store, *("" if n is None else str(n) for n in numbers), recovery)
 
 
 if __name__ == "__main__":

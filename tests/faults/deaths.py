@@ -4,21 +4,17 @@ import asyncio
 import signal
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from consumer.sandbox import ANSWERS
-from tests.faults.bench import (
-    DRAIN_S,
-    NEVER,
-    UNDECIDED_S,
-    Bench,
-    Row,
-    Stage,
-    Worker,
-    special_number,
-)
+from tests.faults.account import Row
+from tests.faults.bench import DRAIN_S, UNDECIDED_S, Bench
 from tests.faults.launcher import POINTS, TRAPPED, Point
-from tests.faults.proxy import Proxy
+from tests.faults.life import NEVER, until
+from tests.faults.portal import special_number
+from tests.faults.stage import Stage
 
 AFTER_THE_RECORD: tuple[Point, ...] = ("recorded", "published", "marked out")
 BACK_WITHIN_S = 10.0
@@ -74,108 +70,36 @@ def _looked_up(bench: Bench, ids: set[object]) -> list[str]:
     ]
 
 
-async def three_processes_one_ledger_random_kills_and_restarts(stage: Stage) -> list[Row]:
-    requests, restarts = stage.times(1000, 150), stage.times(3, 1)
-    settings: dict[str, float] = {"rate_per_s": stage.times(20, 10), "burst": 1}
-    async with stage.own_node() as node, stage.bench("crowd", node) as bench:
-        await bench.start_trusted()
-        await bench.stop_all()
-        await bench.publish(requests)
-        slots = [Slot(bench, settings) for _ in range(3)]
-        keeping = [asyncio.create_task(slot.keep()) for slot in slots]
-        killing = asyncio.create_task(_kill_one_a_second(bench, slots))
-        back_s = []
-        for restart in range(1, restarts + 1):
-            share = len(bench.ids) * restart // (restarts + 1)
-            await bench.told_of(share)
-            await asyncio.to_thread(node.stop)
-            await asyncio.to_thread(node.start)
-            back_s.append(await bench.consuming())
-        await bench.told_of(len(bench.ids), 300)
-        killing.cancel()
-        await bench.settled()
-        for task in keeping:
-            task.cancel()
-        await bench.close_books()
-        kills = sum(slot.kills for slot in slots)
-        fault = f"3 processes, one ledger: SIGKILL a second, {restarts} broker restarts"
-        return [bench.row(fault, kills, max(back_s), bar_s=BACK_WITHIN_S)]
-
-
-class Slot:
-    """Keeps one worker running, as a platform would."""
-
-    def __init__(self, bench: Bench, settings: dict[str, float]) -> None:
-        self._bench = bench
-        self._settings = settings
-        self._worker: Worker | None = None
-        self.kills = 0
-
-    async def keep(self) -> None:
-        while True:
-            self._worker = await self._bench.start(settings=self._settings)
-            await self._worker.process.wait()
-
-    @property
-    def is_up(self) -> bool:
-        worker = self._worker
-        return worker is not None and worker.runs and bool(worker.said("worker.ready"))
-
-    def kill(self) -> None:
-        if self._worker is not None:
-            self._worker.send(signal.SIGKILL)
-            self.kills += 1
-
-
-async def _kill_one_a_second(bench: Bench, slots: list[Slot]) -> None:
-    while True:
-        await asyncio.sleep(1)
-        if up := [slot for slot in slots if slot.is_up]:
-            bench.rng.choice(up).kill()
-
-
 async def a_frozen_owner_is_thawed_after_another_took_over(stage: Stage) -> list[Row]:
-    frozen_s = stage.times(90, UNDECIDED_S + 13)
+    long_s, short_s = stage.times(90, UNDECIDED_S + 13), 4
     placed, refused = "placed", "bad number"
-    owners: list[tuple[Point, str]] = [
-        ("claimed", placed),
-        ("request sent", placed),
-        ("answer read", placed),
-        ("answer read", refused),
-        ("recorded", placed),
+    owners: list[tuple[Point, str, int]] = [
+        ("claimed", placed, long_s),
+        ("request sent", placed, long_s),
+        ("answer read", placed, long_s),
+        ("answer read", refused, long_s),
+        ("recorded", placed, long_s),
+        ("claimed", placed, short_s),  # it may still dial then, and the other may not yet
     ]
-    rows = await asyncio.gather(*(_late(stage, frozen_s, *owner) for owner in owners))
-    return [
-        Row(
-            f"owner frozen {frozen_s} s, then thawed",
-            len(rows),
-            sum(row.requests for row in rows),
-            sum(row.lost for row in rows),
-            sum(row.twice for row in rows),
-            sum(row.unsure for row in rows),
-            None,
-            [
-                f"frozen at {owner}: {wrong}"
-                for owner, row in zip(owners, rows, strict=True)
-                for wrong in row.wrong
-            ],
-        )
-    ]
+    rows = await asyncio.gather(*(_late(stage, *owner) for owner in owners))
+    return [_summed(f"owner frozen {long_s} s, or {short_s}, then thawed", owners, rows)]
 
 
-async def _late(stage: Stage, frozen_s: float, point: Point, answer: str) -> Row:
-    async with stage.bench("late") as bench, Proxy(_port(bench)) as its_link:
+async def _late(stage: Stage, point: Point, answer: str, frozen_s: float) -> Row:
+    async with stage.bench("late") as bench, bench.host() as its_host:
         await bench.start_trusted()
         await bench.stop_all()
         to = None if answer == "placed" else special_number(ANSWERS[answer])
-        late = await bench.start(point, number=signal.SIGSTOP, through=its_link)
+        late = await bench.start(point, number=signal.SIGSTOP, on=its_host)
+        await late.up()
+        await (await bench.start()).up()
         (request_id,) = await bench.publish(to=to)
         if not await late.frozen(30):
             bench.wrong.append("it never got there")
         begun = time.monotonic()
-        its_link.cut()
-        await bench.start()
-        await bench.told([request_id], 60)
+        its_host.broker.cut()
+        if frozen_s > UNDECIDED_S:
+            await bench.told([request_id], 60)
         await asyncio.sleep(max(0.0, begun + frozen_s - time.monotonic()))
         known = {event.event_id for event in bench.finals(request_id)}
         late.send(signal.SIGCONT)
@@ -188,8 +112,88 @@ async def _late(stage: Stage, frozen_s: float, point: Point, answer: str) -> Row
         return bench.row("", 1)
 
 
-def _port(bench: Bench) -> int:
-    return int(bench.node.url.rsplit(":", 1)[1].strip("/"))
+async def the_active_one_is_cut_off_at_a_point_and_healed(stage: Stage) -> list[Row]:
+    """It lives on without broker and ledger while another takes its request over."""
+    cases = [
+        Cut("before the claim"),
+        Cut("before the claim", only_answers=True),
+        Cut("before the claim", passing=2, answer="CONNECTION_ERROR", times=1),
+        Cut("claimed"),
+        Cut("request sent"),
+        Cut("answer read"),
+        Cut("answer read", answer="bad number", times=1),
+        Cut("recorded"),
+    ]
+    few = asyncio.Semaphore(4)
+
+    async def play(case: Cut) -> Row:
+        async with few:
+            return await _cut_off(stage, case)
+
+    rows = await asyncio.gather(*map(play, cases))
+    return [_summed("active one cut off at a point, then healed", cases, rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where one worker is cut off: at the *passing*-th passing of a point.
+
+    Attributes:
+        answer: What the portal says: the first *times* it is called, or always.
+        only_answers: Whether the ledger still hears it, and it no longer the ledger.
+    """
+
+    at: Point
+    passing: int = 1
+    answer: str = "placed"
+    times: int | None = None
+    only_answers: bool = False
+
+
+async def _cut_off(stage: Stage, case: Cut) -> Row:
+    async with stage.bench("cutoff") as bench, bench.host(late=True, heartbeat_s=2) as its_host:
+        await bench.start_trusted()
+        await bench.stop_all()
+        worker = await bench.start(case.at, case.passing, signal.SIGSTOP, its_host)
+        (request_id,) = await bench.publish(to=special_number(ANSWERS[case.answer], case.times))
+        if its_host.ledger is None or not await worker.frozen(30):
+            raise AssertionError("it never got there")
+        its_host.broker.freeze()
+        its_host.ledger.freeze(only_answers=case.only_answers)
+        worker.send(signal.SIGCONT)
+        standby = await bench.start()
+        if not await bench.told([request_id], 60):
+            bench.wrong.append("nobody took it over")
+        if worker.said("call.started") or worker.said("call.failed"):
+            bench.wrong.append("it said something without a link to say it over")
+        its_host.broker.thaw()
+        its_host.ledger.thaw()
+        healed = time.time()
+        if not await until(lambda: bool(worker.said("broker.back", healed)), 30):
+            bench.wrong.append("healed, it never came back to the broker")
+        await bench.settled(30)
+        standby.send(signal.SIGKILL)
+        if (back_s := await bench.going_on()) > BACK_WITHIN_S:
+            bench.wrong.append(f"healed and alone, it took {back_s:.1f} s to go on")
+        await bench.settled(30)
+        await bench.close_books()
+        return bench.row("", 1)
+
+
+def _summed(fault: str, cases: Sequence[object], rows: Sequence[Row]) -> Row:
+    wrong = [
+        f"at {case}: {text}" for case, row in zip(cases, rows, strict=True) for text in row.wrong
+    ]
+    return Row(
+        fault,
+        len(rows),
+        sum(row.requests or 0 for row in rows),
+        sum(row.lost or 0 for row in rows),
+        sum(row.twice or 0 for row in rows),
+        sum(row.unsure or 0 for row in rows),
+        None,
+        wrong,
+    )
 
 
 async def told_to_stop_under_load(stage: Stage) -> list[Row]:

@@ -9,16 +9,11 @@ from collections.abc import Sequence
 from consumer.sandbox import ANSWERS, NUMBERS, Answer, Number
 from consumer.sandbox.answers import Result
 from consumer.sandbox.switches import Right
-from tests.faults.bench import (
-    DIAL,
-    LOOK_UP,
-    Bench,
-    Row,
-    Stage,
-    special_number,
-    text_of,
-    until,
-)
+from tests.faults.account import Row
+from tests.faults.bench import Bench
+from tests.faults.life import until
+from tests.faults.portal import DIAL, LOOK_UP, special_number, text_of
+from tests.faults.stage import Stage
 
 COPIES = 100
 LOST = {
@@ -46,7 +41,7 @@ async def a_hundred_copies_at_once(stage: Stage) -> list[Row]:
             await bench.settled()
             await bench.close_books()
             row = bench.row(f"{COPIES} copies of one request, {outcome}", 1, ids=["copied"])
-            calls = bench.phoned()["Once, please."]
+            calls = bench.portal.phoned()["Once, please."]
             dead = len(bench.copies.get("copied", []))
             expected = (1, 0) if outcome == "accepted" else (0, 1)
             if (calls, dead) != expected:
@@ -116,14 +111,14 @@ async def _without_history(stage: Stage, right: Right) -> Row:
                 bench.wrong.append(f"{request_id} is not unsure: {bench.finals(request_id)}")
             if by_itself[request_id] != 1:
                 bench.wrong.append(f"{request_id} was dialled {by_itself[request_id]} times")
-        before = bench.phoned()
+        before = bench.portal.phoned()
         await bench.replay_all()
         bench.allowed.update(dict.fromkeys(rang, 2))  # a person wanted it
         await until(lambda: all(_replayed(bench, i) for i in ids), 30)
         await bench.settled()
         await bench.close_books()
         for request_id in ids:
-            more = bench.phoned()[text_of(request_id)] - before[text_of(request_id)]
+            more = bench.portal.phoned()[text_of(request_id)] - before[text_of(request_id)]
             if more != 1:
                 bench.wrong.append(f"{request_id}, replayed, was phoned {more} times")
         fault = f"answer lost, history '{right}': dead letter, then replayed"

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 import aio_pika
@@ -35,6 +36,7 @@ Point = Literal[
 POINTS: tuple[Point, ...] = get_args(Point)
 CANCELLED = "fault.call_cancelled"
 TRAPPED = "fault.trapped"
+DIALS = "fault.dials"
 SLOW_PUBLISH = "fault.slow_publish"
 GRACE_S = 2.5
 """A publish that fails closes its connection, which may take a second, on a busy machine."""
@@ -92,6 +94,7 @@ def watch_portal(trap: Trap) -> None:
         return await send(self, request)
 
     async def watched_place(self: Portal, call: CallRequested) -> Outcome:
+        report(DIALS, request_id=call.request_id)
         try:
             outcome = await place(self, call)
         except asyncio.CancelledError:
@@ -130,7 +133,8 @@ def watch_publisher(trap: Trap) -> None:
 
 
 def report(event: str, **fields: float | str | None) -> None:
-    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+    line = {"event": event, "timestamp": datetime.now(UTC).isoformat(), **fields}
+    sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 
 

@@ -1,18 +1,18 @@
-"""Links, brokers and disks that fail for a while."""
+"""Links, brokers and listeners that fail for a while."""
 
 import asyncio
-import contextlib
-import sqlite3
-import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 
 import aio_pika
 
 from consumer.topology import declare
-from tests.faults.bench import CONCURRENCY, NEVER, Bench, Row, Stage
+from tests.faults.account import Row
+from tests.faults.bench import Bench
+from tests.faults.life import NEVER
+from tests.faults.stage import Stage
+from tests.faults.traffic import CONCURRENCY
 
 BACK_WITHIN_S = 10.0
 REDECLARED_WITHIN_S = 15.0
@@ -20,8 +20,6 @@ EXIT_WITHIN_S = 60.0
 NOTICED_S = 0.3
 """How long what was begun before a fault may still reach the portal."""
 PACE = {"rate_per_s": 10, "burst": 1}
-MEGABYTES = 16
-"""SQLite's log of changes alone may come to 4 before they are moved to the file."""
 
 
 async def the_brokers_link_cut_in_mid_call(stage: Stage) -> list[Row]:
@@ -33,7 +31,7 @@ async def the_brokers_link_cut_in_mid_call(stage: Stage) -> list[Row]:
             placed = len(bench.portal.calls)
             ids = await bench.publish(3)
             await bench.called(placed + 1)
-            bench.broker_link.cut()
+            bench.home.broker.cut()
             begun = time.monotonic()
             await bench.told(ids, 60)
             longest_s = max(longest_s, time.monotonic() - begun)
@@ -51,7 +49,7 @@ async def the_brokers_link_cut_in_mid_call(stage: Stage) -> list[Row]:
 Fault = Callable[[Bench], AbstractAsyncContextManager[None]]
 
 
-async def _outage(
+async def outage(
     bench: Bench, fault: str, lasts_s: float, during: Fault, most_calls: int = CONCURRENCY
 ) -> Row:
     """Let a fault last under load; nothing is placed beyond what was in flight."""
@@ -62,7 +60,7 @@ async def _outage(
     async with during(bench):
         begun = time.time()
         await asyncio.sleep(lasts_s)
-        calls = bench.calls_between(begun + NOTICED_S, time.time())
+        calls = bench.portal.calls_between(begun + NOTICED_S, time.time())
     recovery_s = await bench.beyond_what_was_in_flight()
     await bench.settled()
     await bench.close_books()
@@ -75,13 +73,13 @@ async def _outage(
 async def the_brokers_link_frozen(stage: Stage) -> list[Row]:
     @asynccontextmanager
     async def frozen(bench: Bench) -> AsyncIterator[None]:
-        bench.broker_link.freeze()
+        bench.home.broker.freeze()
         yield
-        bench.broker_link.thaw()
+        bench.home.broker.thaw()
 
     lasts_s = stage.times(30, 8)
     async with stage.bench("frozen") as bench:
-        return [await _outage(bench, f"broker's link frozen {lasts_s} s", lasts_s, frozen)]
+        return [await outage(bench, f"broker's link frozen {lasts_s} s", lasts_s, frozen)]
 
 
 async def the_portals_link_frozen(stage: Stage) -> list[Row]:
@@ -95,7 +93,7 @@ async def the_portals_link_frozen(stage: Stage) -> list[Row]:
 
     lasts_s = stage.times(30, 8)
     async with stage.bench("deaf") as bench:
-        return [await _outage(bench, f"portal's link frozen {lasts_s} s", lasts_s, frozen)]
+        return [await outage(bench, f"portal's link frozen {lasts_s} s", lasts_s, frozen)]
 
 
 async def a_memory_alarm(stage: Stage) -> list[Row]:
@@ -109,7 +107,7 @@ async def a_memory_alarm(stage: Stage) -> list[Row]:
 
     lasts_s = stage.times(30, 8)
     async with stage.own_node() as node, stage.bench("alarm", node) as bench:
-        return [await _outage(bench, f"memory alarm {lasts_s} s", lasts_s, alarm)]
+        return [await outage(bench, f"memory alarm {lasts_s} s", lasts_s, alarm)]
 
 
 async def a_listener_that_rejects(stage: Stage) -> list[Row]:
@@ -129,73 +127,7 @@ async def a_listener_that_rejects(stage: Stage) -> list[Row]:
 
     lasts_s = stage.times(30, 8)
     async with stage.bench("rejecting") as bench:
-        return [await _outage(bench, f"one listener rejects for {lasts_s} s", lasts_s, rejecting)]
-
-
-async def the_ledger_locked(stage: Stage) -> list[Row]:
-    @asynccontextmanager
-    async def locked(bench: Bench) -> AsyncIterator[None]:
-        with contextlib.closing(sqlite3.connect(bench.ledger, isolation_level=None)) as other:
-            await _locked(other)
-            yield
-            other.execute("ROLLBACK")
-
-    lasts_s = stage.times(20, 12)
-    async with stage.bench("locked") as bench:
-        fault = f"ledger locked by another {lasts_s} s"
-        return [await _outage(bench, fault, lasts_s, locked, most_calls=0)]
-
-
-async def _locked(other: sqlite3.Connection) -> None:
-    for _ in range(1000):
-        with contextlib.suppress(sqlite3.OperationalError):
-            other.execute("BEGIN EXCLUSIVE")
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("the ledger could not be locked")
-
-
-async def the_ledgers_disk_full(stage: Stage) -> list[Row]:
-    @asynccontextmanager
-    async def full(bench: Bench) -> AsyncIterator[None]:
-        filler = bench.ledger.with_name("filler")
-        with filler.open("wb", buffering=0) as out, contextlib.suppress(OSError):
-            while out.write(b"x" * 512):
-                pass
-        yield
-        bench.wrong += _unclaimed(bench)
-        filler.unlink()
-
-    lasts_s = stage.times(20, 5)
-    fault = f"ledger's disk full {lasts_s} s"
-    with contextlib.ExitStack() as stack:
-        disk = _small_disk(stack)
-        if disk is None:
-            return [Row(f"{fault} (left out: no right to mount one)", 0, 0, 0, 0, 0, None)]
-        async with stage.bench("full", ledger_in=disk) as bench:
-            return [await _outage(bench, fault, lasts_s, full, most_calls=1_000_000)]
-
-
-def _unclaimed(bench: Bench) -> list[str]:
-    """Return the calls of which the ledger knows nothing."""
-    with contextlib.closing(sqlite3.connect(bench.ledger)) as other:
-        claimed = {row[0] for row in other.execute("SELECT request_id FROM calls")}
-    called = {call.text.removeprefix("Request ").removesuffix(".") for call in bench.portal.calls}
-    return [f"called without a claim: {called - claimed}"] if called - claimed else []
-
-
-def _small_disk(stack: contextlib.ExitStack) -> Path | None:
-    import tempfile  # noqa: PLC0415
-
-    folder = Path(tempfile.mkdtemp(prefix="disk-"))
-    stack.callback(folder.rmdir)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "call-consumer", str(folder)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    stack.callback(subprocess.run, ["umount", str(folder)], check=True)
-    return folder
+        return [await outage(bench, f"one listener rejects for {lasts_s} s", lasts_s, rejecting)]
 
 
 async def the_queue_deleted(stage: Stage) -> list[Row]:

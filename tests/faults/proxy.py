@@ -12,17 +12,23 @@ CHUNK = 65_536
 class Proxy:
     """Stands between a client and `port`, as an async context manager.
 
+    Args:
+        to_port: Where it leads to.
+        late: Whether a thaw lets through what a client sent that has given up since, as a network
+            does that was parted for a while.
+
     Attributes:
         port: Where it listens.
         delay_s: How long each piece of an answer is held back.
     """
 
-    def __init__(self, to_port: int) -> None:
+    def __init__(self, to_port: int, *, late: bool = False) -> None:
         self.port = 0
         self.delay_s = 0.0
         self._to_port = to_port
-        self._thawed = asyncio.Event()
-        self._thawed.set()
+        self._late = late
+        self._there, self._back = asyncio.Event(), asyncio.Event()
+        self.thaw()
         self._links: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -45,13 +51,16 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def freeze(self) -> None:
-        """Let nothing through in either direction, and let no one notice."""
-        self._thawed.clear()
+    def freeze(self, *, only_answers: bool = False) -> None:
+        """Let nothing through in either direction, or no answer, and let no one notice."""
+        self._back.clear()
+        if not only_answers:
+            self._there.clear()
 
     def thaw(self) -> None:
-        """Let through what waited, save on links that one side has given up since."""
-        self._thawed.set()
+        """Let through what waited, save (unless *late*) on links given up since."""
+        self._there.set()
+        self._back.set()
 
     def cut(self) -> None:
         """Reset every link; new ones are welcome."""
@@ -73,7 +82,7 @@ class Proxy:
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._links.add(writer)
         try:
-            await self._thawed.wait()
+            await self._there.wait()
             there, onward = await asyncio.open_connection("127.0.0.1", self._to_port)
         except OSError:
             _reset(writer)
@@ -82,27 +91,27 @@ class Proxy:
         self._links.add(onward)
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._pipe(reader, onward, delays=False))
-                both.create_task(self._pipe(there, writer, delays=True))
+                both.create_task(self._pipe(reader, onward, self._there))
+                both.create_task(self._pipe(there, writer, self._back))
         finally:
             for end in (writer, onward):
                 self._links.discard(end)
                 end.close()
 
     async def _pipe(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, delays: bool
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, thawed: asyncio.Event
     ) -> None:
         try:
             while data := await reader.read(CHUNK):
-                if not self._thawed.is_set():
-                    await self._thawed.wait()
-                    if reader.at_eof():
+                if not thawed.is_set():
+                    await thawed.wait()
+                    if reader.at_eof() and not self._late:
                         break
-                if delays and self.delay_s:
+                if thawed is self._back and self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 writer.write(data)
                 await writer.drain()
-            await self._thawed.wait()
+            await thawed.wait()
         except OSError:
             _reset(writer)
         else:
