@@ -5,13 +5,13 @@ import json
 import re
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
     Awaitable,
     Callable,
     Collection,
     Iterable,
     Mapping,
 )
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -309,11 +309,14 @@ async def send_back(
     """
     publisher = Publisher(url)
     try:
-        async for letter, message in _taken(url, topology, keys):
-            await each(letter)
-            anew = build_message(how.body(letter), how.headers(letter), correlation_id=letter.id)
-            await publisher.publish(anew, "", topology.requests.name)
-            await message.ack()
+        async with aclosing(_taken(url, topology, keys)) as taken:
+            async for letter, message in taken:
+                await each(letter)
+                anew = build_message(
+                    how.body(letter), how.headers(letter), correlation_id=letter.id
+                )
+                await publisher.publish(anew, "", topology.requests.name)
+                await message.ack()
     finally:
         await publisher.close()
 
@@ -322,15 +325,19 @@ async def give_up(
     url: str, topology: Topology, keys: Collection[str], each: Callable[[DeadLetter], None]
 ) -> None:
     """Remove dead letters for good; *each* is called before, to keep what is to be kept."""
-    async for letter, message in _taken(url, topology, keys):
-        each(letter)
-        await message.ack()
+    async with aclosing(_taken(url, topology, keys)) as taken:
+        async for letter, message in taken:
+            each(letter)
+            await message.ack()
 
 
 async def _taken(
     url: str, topology: Topology, keys: Collection[str]
-) -> AsyncIterator[tuple[DeadLetter, AbstractIncomingMessage]]:
-    """Yield the dead letters of these keys; each is to be acknowledged before the next."""
+) -> AsyncGenerator[tuple[DeadLetter, AbstractIncomingMessage], None]:
+    """Yield the dead letters of these keys; each is to be acknowledged before the next.
+
+    Close it: an interrupted loop leaves it to asyncio, which ends the connection's tasks first.
+    """
     left = set(keys)
     if not left:
         return

@@ -21,7 +21,7 @@ async def test_what_is_held_takes_nothing_until_the_last_reason_is_gone(
         app.intake.hold("one")
         app.intake.hold("two")
         app.intake.hold("two")
-        await bench.until(lambda: not app.intake.consuming)
+        await app.intake.until_idle()
         request_id = await bench.ask()
 
         app.intake.release("one")
