@@ -153,9 +153,11 @@ class Hand:
             unread.append(held)
             left -= held.count
         if unread:
-            async with asyncio.timeout(SILENCE_S):
-                while await self._ready() > 0:  # noqa: ASYNC110  # no event
-                    await asyncio.sleep(0.01)
+            # What has come since is nobody's to hold, so that there may always be some.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PUT_BACK_S):
+                    while await self._ready() > 0:  # noqa: ASYNC110  # no event
+                        await asyncio.sleep(0.01)
         return unread
 
     async def _see_back(self, count: int) -> None:

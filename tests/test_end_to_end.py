@@ -819,7 +819,7 @@ async def test_the_portals_rate_is_used_and_never_exceeded(
     portal.patch({"rate_per_s": 20, "threshold": 50})
     count = 160
 
-    async with bench.running(rate_per_s=20):
+    async with bench.running(rate_per_s=20, concurrency=40):
         ids = [await bench.ask() for _ in range(count)]
         await bench.until(lambda: len(bench.heard) == count)
 
