@@ -9,14 +9,13 @@ from typing import Any
 
 import structlog
 from aio_pika.abc import AbstractConnection
-from aio_pika.exceptions import AMQPError
 from faststream import AckPolicy
 from faststream.rabbit import Channel, RabbitBroker, RabbitMessage, RabbitQueue
 from faststream.rabbit.subscriber import RabbitSubscriber
 
 from consumer import metrics
 from consumer.answers import read_answer
-from consumer.broker import CONNECT_TIMEOUT_S, NoBroker, address_of
+from consumer.broker import CONNECT_TIMEOUT_S, LINK_ERRORS, address_of
 from consumer.health import Part, serve
 from consumer.intake import Intake
 from consumer.ledger import Ledger, LedgerDown
@@ -183,7 +182,7 @@ class App:
     async def _measure(self) -> None:
         """Measure now and then what no event tells: queue depths, the oldest dead letter."""
         while True:
-            with suppress(NoBroker, LedgerDown, AMQPError, OSError, RuntimeError, TimeoutError):
+            with suppress(LedgerDown, *LINK_ERRORS):
                 found = await self.publisher.depths(self.topology.names)
                 for name, messages in found.items():
                     metrics.QUEUE_MESSAGES.labels(name).set(messages)

@@ -1,7 +1,8 @@
 """One way to connect to RabbitMQ: named, within a time limit, its errors saying what to mend."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import aio_pika
@@ -13,6 +14,9 @@ from yarl import URL
 CONNECT_TIMEOUT_S = 5.0
 HEARTBEAT_S = 10
 """A link that died in silence is noticed after some three of these."""
+LINK_ERRORS = (aiormq.exceptions.AMQPError, OSError, RuntimeError)
+"""What a call over a lost link raises inside `link_losses`; to aio-pika that it is closed is a
+plain RuntimeError."""
 
 
 def _read_leniently(kind: str, size: Callable[[bytes], int], instead: Callable[[], Any]) -> None:
@@ -37,6 +41,9 @@ _read_leniently("shortstr", lambda value: 1 + value[0], str)
 _read_leniently("table", lambda value: 4 + int.from_bytes(value[:4]), dict)
 
 
+LINK_BROKE = "the link to the broker broke"
+
+
 class NoBroker(ConnectionError):
     """Raised when the broker cannot be used at all; says what to mend, and no password."""
 
@@ -56,7 +63,8 @@ async def connect(url: str, name: str) -> AbstractConnection:
     address = address_of(url, name)
     place = f"{address.host}:{address.port or 5672}"
     try:
-        return await aio_pika.connect(address, timeout=CONNECT_TIMEOUT_S)
+        with link_losses():
+            return await aio_pika.connect(address, timeout=CONNECT_TIMEOUT_S)
     except (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError):
         raise NoBroker(
             f"the broker at {place} refuses the user or the password: mend CALLS_RABBITMQ_URL"
@@ -69,14 +77,29 @@ async def connect(url: str, name: str) -> AbstractConnection:
             raise NoBroker(f"what answers at {place} is no broker") from None
         vhost = address.path.removeprefix("/") or "/"
         raise NoBroker(f"the broker at {place} refuses the virtual host: {vhost}") from None
-    except (aiormq.exceptions.AMQPError, OSError, TimeoutError, asyncio.CancelledError) as error:
-        if is_cancelled():
-            raise
+    except (aiormq.exceptions.AMQPError, OSError) as error:
         why = type(error).__name__
         raise NoBroker(f"no broker answers at {place} ({why}): see CALLS_RABBITMQ_URL") from None
 
 
-def is_cancelled() -> bool:
-    """Tell whether somebody cancelled this task, rather than aiormq its own futures."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+@contextmanager
+def link_losses() -> Iterator[None]:
+    """Let a lost link be an error that can be named.
+
+    aiormq ends the calls under way by cancelling its own futures or, where it knows no reason,
+    with a bare Exception.
+
+    Raises:
+        NoBroker: It did so.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling() > 0:
+            raise  # by somebody who wants the task to end
+        raise NoBroker(LINK_BROKE) from None
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise NoBroker(LINK_BROKE) from None

@@ -15,7 +15,14 @@ from aiormq.connection import TCPTransportFactory, TLSTransportFactory, Transpor
 from pamqp.commands import Queue
 from yarl import URL
 
-from consumer.broker import NoBroker, address_of, connect
+from consumer.broker import (
+    LINK_BROKE,
+    LINK_ERRORS,
+    NoBroker,
+    address_of,
+    connect,
+    link_losses,
+)
 from consumer.topology import explained
 
 SILENCE_S = 10.0
@@ -24,9 +31,7 @@ PUT_BACK_S = 5.0
 """How long the broker may take to have again what was let go."""
 WINDOW = 65_535
 """Messages in one consumer's hand: a prefetch has 16 bits, and none at all means 2,000."""
-LINK_ERRORS = (aiormq.exceptions.AMQPError, OSError, RuntimeError)
-"""A closed connection is a plain RuntimeError to aio-pika."""
-LINK_BROKE = "the link to the broker broke, what was in hand went back: do it again"
+WENT_BACK = f"{LINK_BROKE}, what was in hand went back: do it again"
 
 
 class InOtherHands(RuntimeError):
@@ -51,11 +56,12 @@ async def in_hand(url: str, queue: str, window: int = WINDOW) -> AsyncIterator["
         hand = Hand(url, connection, queue, window)
         await hand.count_all()
         try:
-            yield hand
+            with link_losses():
+                yield hand
         except LINK_ERRORS:
-            raise NoBroker(LINK_BROKE) from None
+            raise NoBroker(WENT_BACK) from None
         finally:  # also when interrupted: a connection's end alone would put back in any order
-            with suppress(*LINK_ERRORS):
+            with suppress(*LINK_ERRORS), link_losses():
                 await hand.put_back()
 
 
@@ -116,7 +122,7 @@ class Hand:
                             self._last = await arrived.get()
                     except TimeoutError:
                         if self._connection.is_closed:
-                            raise NoBroker(LINK_BROKE) from None
+                            raise NoBroker(WENT_BACK) from None
                         return
                 else:
                     self._last = arrived.get_nowait()
@@ -199,7 +205,7 @@ class _Unread(TransportFactory):
     async def let_go(self) -> None:
         """Cut the connection: to close it in order, all would have to be read first."""
         self._writer.transport.abort()
-        with suppress(*LINK_ERRORS):
+        with suppress(*LINK_ERRORS), link_losses():
             await self._connection.close()
 
 

@@ -4,15 +4,12 @@ import asyncio
 
 import structlog
 from aio_pika.abc import AbstractRobustQueue
-from aio_pika.exceptions import AMQPError
 from faststream.rabbit.subscriber import RabbitSubscriber
 
-from consumer.broker import is_cancelled
+from consumer.broker import LINK_ERRORS, link_losses
 
 RPC_TIMEOUT_S = 5.0
 RETRY_S = 1.0
-# aiormq cancels its own futures when the link drops.
-LINK_ERRORS = (AMQPError, OSError, RuntimeError, TimeoutError, asyncio.CancelledError)
 
 log = structlog.get_logger(__name__)
 
@@ -82,10 +79,9 @@ class Intake:
             await self._changed.wait()
             self._changed.clear()
             try:
-                await self._align()
+                with link_losses():
+                    await self._align()
             except LINK_ERRORS as error:
-                if is_cancelled():
-                    raise
                 # The link is down: aio-pika is restoring it, and perhaps the consumer too.
                 log.warning("intake.retry", error=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
@@ -96,10 +92,9 @@ class Intake:
         """Cancel the consumer for good; what was not acknowledged goes back with the channel."""
         self._reasons.add("closed")
         try:
-            await self._align()
+            with link_losses():
+                await self._align()
         except LINK_ERRORS as error:
-            if is_cancelled():
-                raise
             log.info("intake.lost", error=type(error).__name__)
 
     async def _align(self) -> None:

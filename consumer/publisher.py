@@ -10,12 +10,12 @@ from uuid import uuid4
 import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aio_pika.exceptions import AMQPError, DeliveryError
+from aio_pika.exceptions import DeliveryError
 from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp import commands
 
 from consumer import metrics
-from consumer.broker import NoBroker, connect, is_cancelled
+from consumer.broker import LINK_ERRORS, NoBroker, connect, link_losses
 
 APP_ID = "call-consumer"
 DEADLINE_S = 5.0
@@ -111,14 +111,15 @@ class Publisher:
         channel: AbstractChannel | None = None
         try:
             async with asyncio.timeout(self._deadline_s):
-                channel = await self._open()
-                target = (
-                    await channel.get_exchange(exchange, ensure=False)
-                    if exchange
-                    else channel.default_exchange
-                )
-                needs_queue = not exchange if mandatory is None else mandatory
-                await target.publish(message, routing_key, mandatory=needs_queue)
+                with link_losses():
+                    channel = await self._open()
+                    target = (
+                        await channel.get_exchange(exchange, ensure=False)
+                        if exchange
+                        else channel.default_exchange
+                    )
+                    needs_queue = not exchange if mandatory is None else mandatory
+                    await target.publish(message, routing_key, mandatory=needs_queue)
         except DeliveryError as error:
             nacked = isinstance(error.frame, commands.Basic.Nack)
             raise NotPublished("nacked" if nacked else "unroutable", routing_key) from None
@@ -128,18 +129,10 @@ class Publisher:
         except TimeoutError:
             await self._give_up(channel)
             raise NotPublished("timed_out", routing_key) from None
-        except NoBroker as error:
-            raise NotPublished("disconnected", str(error)) from None
-        except (
-            AMQPError,
-            OSError,
-            RuntimeError,
-            asyncio.CancelledError,
-        ) as error:
-            if is_cancelled():
-                raise
+        except LINK_ERRORS as error:
             await self._give_up(channel)
-            raise NotPublished("disconnected", type(error).__name__) from None
+            why = str(error) if isinstance(error, NoBroker) else type(error).__name__
+            raise NotPublished("disconnected", why) from None
 
     async def publish_until_confirmed(
         self, message: aio_pika.Message, exchange: str, routing_key: str
@@ -167,15 +160,11 @@ class Publisher:
         """Return how many messages are ready in each of *queues*.
 
         Raises:
-            NoBroker, AMQPError, OSError, RuntimeError, TimeoutError: It cannot be told now.
+            NoBroker, AMQPError, OSError, RuntimeError: It cannot be told now.
         """
-        try:
-            async with asyncio.timeout(self._deadline_s):
+        async with asyncio.timeout(self._deadline_s):
+            with link_losses():
                 return await self._count(queues)
-        except asyncio.CancelledError:
-            if is_cancelled():
-                raise
-            raise NoBroker("the connection was given up") from None
 
     async def _count(self, queues: Iterable[str]) -> dict[str, int]:
         await self._open()
@@ -207,6 +196,7 @@ class Publisher:
         connection, self._connection, self._channel = self._connection, None, None
         try:
             async with asyncio.timeout(1):
-                await connection.close()
-        except (AMQPError, OSError, RuntimeError, TimeoutError):
+                with link_losses():
+                    await connection.close()
+        except LINK_ERRORS:
             log.debug("publisher.close_failed")

@@ -10,9 +10,9 @@ from functools import partial
 
 import structlog
 from aio_pika.abc import AbstractIncomingMessage
-from aio_pika.exceptions import AMQPError
 from faststream.rabbit import RabbitMessage
 
+from consumer.broker import LINK_ERRORS, link_losses
 from consumer.intake import Intake
 from consumer.messages import (
     Defaults,
@@ -102,7 +102,7 @@ class Worker:
         except Exception:
             # A bug. Put back it would come again at once; the broker keeps it as a dead letter.
             log.exception("worker.bug")
-            with suppress(AMQPError, RuntimeError):
+            with suppress(*LINK_ERRORS), link_losses():
                 await message.reject(requeue=False)
 
     async def _take(self, arrival: Arrival, message: RabbitMessage) -> None:
@@ -111,12 +111,13 @@ class Worker:
                 await asyncio.shield(await self._task_for(arrival))
         except GivenBack:
             await self._intake.until_idle()
-            with suppress(AMQPError, RuntimeError):
+            with suppress(*LINK_ERRORS), link_losses():
                 await message.nack(requeue=True)
             return
         try:
-            await message.ack()
-        except (AMQPError, RuntimeError) as error:
+            with link_losses():
+                await message.ack()
+        except LINK_ERRORS as error:
             log.warning("ack.lost", error=type(error).__name__)
 
     async def drain(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 from yarl import URL
 
 from consumer import devbroker
-from consumer.broker import NoBroker, address_of, connect
+from consumer.broker import NoBroker, address_of, connect, link_losses
 from consumer.topology import WrongTopology, build_topology, declare
 
 if TYPE_CHECKING:
@@ -57,6 +57,32 @@ async def test_who_is_cancelled_while_connecting_is_cancelled(rabbitmq_url: str)
 
     with pytest.raises(asyncio.CancelledError):
         await connecting
+
+
+@pytest.mark.parametrize("thrown", [Exception(), asyncio.CancelledError()], ids=repr)
+async def test_what_aiormq_throws_into_a_call_over_a_lost_link_gets_a_name(
+    thrown: BaseException,
+) -> None:
+    with pytest.raises(NoBroker, match="the link to the broker broke"), link_losses():
+        raise thrown
+
+
+def test_other_errors_are_no_lost_link() -> None:
+    with pytest.raises(ValueError, match="ours"), link_losses():
+        raise ValueError("ours")
+
+
+async def test_who_is_cancelled_during_a_call_over_the_link_is_cancelled() -> None:
+    async def call() -> None:
+        with link_losses():
+            await asyncio.Event().wait()
+
+    calling = asyncio.create_task(call())
+    await asyncio.sleep(0)
+    calling.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await calling
 
 
 async def test_a_wrong_password_is_said_and_not_shown(rabbitmq_url: str) -> None:

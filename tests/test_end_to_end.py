@@ -223,7 +223,7 @@ async def test_calls_are_made_at_their_time_and_never_before(
         for number, moment in due.items():
             not_before = datetime.fromtimestamp(moment, UTC).isoformat()
             await bench.ask(number, not_before=not_before)
-        late = [await bench.ask(not_before=soon(1.2), expires_at=soon(1.4)) for _ in range(3)]
+        late = [await bench.ask(not_before=soon(1.9), expires_at=soon(1.95)) for _ in range(3)]
         await bench.until(lambda: len(bench.heard) == 12)
 
     lateness = {call.to_number: call.placed_at - due[call.to_number] for call in portal.calls}

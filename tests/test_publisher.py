@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from consumer.broker import LINK_ERRORS
 from consumer.publisher import NotPublished, Publisher, build_message
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Bench, Link
 
-DEADLINE_S = 0.5
+DEADLINE_S = 1.5
 
 
 @pytest.fixture
@@ -212,3 +213,22 @@ async def test_a_refused_publish_is_repeated_under_a_new_message_id_until_it_is_
     assert (first.message.body, second.message.body) == (b"first", b"second")
     assert second.message.message_id != first_id
     assert publisher.stuck_s == 0
+
+
+async def test_a_count_while_the_connection_is_given_up_ends_as_a_lost_link(
+    rabbitmq_url: str, bench: Bench
+) -> None:
+    publisher = Publisher(rabbitmq_url)
+    lost = 0
+    for turns in range(60):
+        await publisher.depths([])
+        counting = asyncio.create_task(publisher.depths([bench.queue]))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await publisher.close()
+        try:
+            await counting
+        except LINK_ERRORS:
+            lost += 1
+
+    assert lost
