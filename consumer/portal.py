@@ -17,6 +17,7 @@ from consumer.answers import Usage, read_answer, read_clock, read_usage
 from consumer.decision import LookUpFailed, NoHistory, Outcome, Placed, Unavailable, Unsure
 from consumer.history import Page, read_page
 from consumer.messages import CallRequested
+from consumer.wire import AiohttpTransport, proxy_to
 
 PLACE = "voximplant.infocall.startwithtext"
 HISTORY = "voximplant.statistic.get"
@@ -47,46 +48,29 @@ class Portal:
         """How far the portal's clock is ahead of ours, as its latest answer shows."""
         self.usage: Usage | None = None
         """What the latest call used of the operating limit, by our clock."""
-        self._base_url = base_url
-        self._tls = httpx.create_ssl_context()
-        self._idle: list[httpx.AsyncClient] = []
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            transport=AiohttpTransport(httpx.create_ssl_context(), proxy_to(base_url), KEEPALIVE_S),
+            follow_redirects=False,
+            timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
+            headers={
+                "Accept": "application/json",
+                "User-Agent": f"call-consumer/{version('call-consumer')}",
+            },
+        )
 
     async def _post(
         self, method: str, parameters: Mapping[str, object], timeout_s: float
     ) -> httpx.Response:
-        """Ask over a client that nobody else uses meanwhile.
-
-        A client's pool looks through all its requests at each of them: at 50 in flight one client
-        for all costs five times the processor time of one for each.
-        """
-        client = self._idle.pop() if self._idle else self._new_client()
-        try:
-            # httpx limits each read, not the whole: an answer may drip for ever.
-            async with asyncio.timeout(timeout_s):
-                response = await client.post(method, json=parameters)
-        except BaseException:
-            await client.aclose()
-            raise
-        self._idle.append(client)
+        # httpx limits each read, not the whole: an answer may drip for ever.
+        async with asyncio.timeout(timeout_s):
+            response = await self._client.post(method, json=parameters)
         theirs = read_clock(response.headers)
         if theirs is not None:
             # The header counts whole seconds: half of one is the best guess at the rest.
             offset_s = theirs + 0.5 - time.time()
             self.clock_offset_s = offset_s if abs(offset_s) > CLOCK_NOISE_S else 0.0
         return response
-
-    def _new_client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            base_url=self._base_url,
-            verify=self._tls,
-            follow_redirects=False,
-            timeout=httpx.Timeout(self._timeout_s, connect=CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_S),
-            headers={
-                "Accept": "application/json",
-                "User-Agent": f"call-consumer/{version('call-consumer')}",
-            },
-        )
 
     async def place(self, call: CallRequested) -> Outcome:
         """Ask the portal to place *call*, once; the outcome quotes no number, text or secret."""
@@ -142,8 +126,7 @@ class Portal:
 
     async def close(self) -> None:
         """Close the connections."""
-        for client in self._idle:
-            await client.aclose()
+        await self._client.aclose()
 
 
 def read_names(body: bytes) -> dict[str, str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import struct
 import time
@@ -10,7 +11,6 @@ from contextlib import asynccontextmanager
 from email.utils import formatdate
 from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -73,6 +73,10 @@ async def asking(answer: Answer, **options: Any) -> AsyncIterator[Portal]:  # no
         await portal.close()
 
 
+def address(portal: Portal) -> str:
+    return str(portal._client.base_url)  # noqa: SLF001
+
+
 async def outcome_of(answer: bytes) -> object:
     async with asking(always(answer)) as portal:
         return await portal.place(CALL)
@@ -124,12 +128,93 @@ async def test_a_failed_tls_handshake_has_not_dialled() -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     async with asking(no_tls) as portal:
-        port = urlsplit(portal._base_url).port  # noqa: SLF001
-        secure = Portal(f"https://127.0.0.1:{port}/rest/1/x/")
+        secure = Portal(address(portal).replace("http:", "https:"))
         outcome = await secure.place(CALL)
         await secure.close()
 
     assert isinstance(outcome, Unavailable)
+
+
+async def mute(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def slow_lookup(*_: object, **__: object) -> None:
+    await asyncio.sleep(60)
+
+
+async def test_a_tls_handshake_without_an_answer_has_not_dialled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("consumer.portal.CONNECT_TIMEOUT_S", 0.3)
+    async with asking(mute) as portal:
+        secure = Portal(address(portal).replace("http:", "https:"))
+        outcome = await secure.place(CALL)
+        await secure.close()
+
+    assert outcome == Unavailable("CONNECT_TIMEOUT", "the portal could not be reached")
+
+
+async def test_a_name_that_is_not_found_in_time_has_not_dialled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("consumer.portal.CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", slow_lookup)
+    portal = Portal("https://portal.example/rest/1/x/")
+    outcome = await portal.place(CALL)
+    await portal.close()
+
+    assert outcome == Unavailable("CONNECT_TIMEOUT", "the portal could not be reached")
+
+
+async def through_proxy(address: str, to: str, monkeypatch: pytest.MonkeyPatch) -> object:
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, address)
+    portal = Portal(to)
+    outcome = await portal.place(CALL)
+    await portal.close()
+    return outcome
+
+
+async def test_a_proxy_that_refuses_the_way_has_not_dialled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(reply(403, b""))
+
+    async with asking(refuse) as proxy:
+        outcome = await through_proxy(
+            address(proxy), f"https://portal.example/rest/1/{SECRET}/", monkeypatch
+        )
+
+    assert outcome == Unavailable("PROXY_ERROR", "the portal could not be reached")
+    assert asked[0].startswith(b"CONNECT portal.example:443 ")
+    assert SECRET.encode() not in asked[0]
+
+
+async def test_a_proxy_that_is_not_there_has_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = await through_proxy(
+        "http://127.0.0.1:9", "https://portal.example/rest/1/x/", monkeypatch
+    )
+
+    assert outcome == Unavailable("PROXY_ERROR", "the portal could not be reached")
+
+
+async def test_a_call_goes_through_the_proxy_unless_its_host_is_excepted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("no_proxy", "excepted.example")
+    async with asking(always(reply(200, PLACED))) as proxy:
+        through = await through_proxy(
+            address(proxy), "http://portal.example/rest/1/x/", monkeypatch
+        )
+        past = await through_proxy(address(proxy), "http://excepted.example/rest/1/x/", monkeypatch)
+
+    assert through == Placed("c1")
+    assert past == Unavailable("CONNECT_ERROR", "the portal could not be reached")
 
 
 async def test_a_call_does_not_wait_for_another_ones_answer() -> None:
@@ -211,6 +296,18 @@ async def test_an_answer_that_is_lost_leaves_a_doubt(
 
     assert outcome == Unsure(code, "the answer was lost")
     assert time.monotonic() - began_at < 2
+
+
+async def test_a_reason_phrase_in_another_alphabet_loses_no_answer() -> None:
+    answer = reply(200, PLACED).replace(b" X\r\n", " Хорошо\r\n".encode("cp1251"))
+
+    assert await outcome_of(answer) == Placed("c1")
+
+
+async def test_a_packed_answer_is_unpacked() -> None:
+    packed = gzip.compress(json.dumps(PLACED).encode())
+
+    assert await outcome_of(reply(200, packed, "Content-Encoding: gzip")) == Placed("c1")
 
 
 async def test_a_redirect_is_not_followed_and_its_path_not_told() -> None:
