@@ -636,6 +636,48 @@ async def test_writes_of_one_moment_wait_for_the_disk_together(open_ledger: Open
     assert [await ledger.get(f"r-{n}") for n in range(20)] == written
 
 
+async def test_a_write_soon_after_another_waits_for_the_disk_with_it(open_ledger: Opener) -> None:
+    ledger = await open_ledger(FILE)
+    statements: list[str] = []
+    ledger._store._opened().set_trace_callback(statements.append)  # type: ignore[attr-defined]  # noqa: SLF001
+
+    async def after(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await ledger.put(entry(f"r-{turns}"), None)
+
+    await asyncio.gather(*map(after, range(0, 20, 2)))
+
+    assert statements.count("COMMIT") == 1
+    assert await ledger.get("r-18") == entry("r-18", version=1)
+
+
+async def test_what_no_database_can_hold_fails_alone(open_ledger: Opener) -> None:
+    ledger = await open_ledger(FILE)
+
+    results = await asyncio.gather(
+        ledger.put(entry("r-1"), None),
+        ledger.put(entry("r-2", description="\ud800"), None),
+        ledger.put(entry("r-3", attempt=2**64), None),
+        ledger.put(entry("r-4"), None),
+        return_exceptions=True,
+    )
+
+    assert list(map(type, results)) == [Entry, UnicodeEncodeError, OverflowError, Entry]
+    assert await ledger.get("r-4") == results[3]
+
+
+async def test_what_waits_to_be_written_is_written_at_the_close(open_ledger: Opener) -> None:
+    ledger = await open_ledger(FILE)
+    writing = asyncio.create_task(ledger.put(entry(), None))
+    await asyncio.sleep(0)
+
+    await ledger.close()
+
+    assert await writing == entry(version=1)
+    assert await (await open_ledger(FILE)).get("r-1") == entry(version=1)
+
+
 async def test_if_the_disk_refuses_one_of_them_none_is_written(open_ledger: Opener) -> None:
     ledger = await open_ledger(FILE)
 
