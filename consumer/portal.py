@@ -48,8 +48,8 @@ class Portal:
         """How far the portal's clock is ahead of ours, as its latest answer shows."""
         self.usage: Usage | None = None
         """What the latest call used of the operating limit, by our clock."""
+        self._base_url = base_url
         self._client = httpx.AsyncClient(
-            base_url=base_url,
             transport=AiohttpTransport(httpx.create_ssl_context(), proxy_to(base_url), KEEPALIVE_S),
             follow_redirects=False,
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
@@ -64,7 +64,7 @@ class Portal:
     ) -> httpx.Response:
         # httpx limits each read, not the whole: an answer may drip for ever.
         async with asyncio.timeout(timeout_s):
-            response = await self._client.post(method, json=parameters)
+            response = await self._client.post(self._base_url + method, json=parameters)
         theirs = read_clock(response.headers)
         if theirs is not None:
             # The header counts whole seconds: half of one is the best guess at the rest.

@@ -57,7 +57,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         try:
             async with self._opened().request(
                 request.method,
-                URL(str(request.url), encoded=True),
+                # httpx has made a header of what user the address names.
+                URL(str(request.url), encoded=True).with_user(None),
                 data=await request.aread(),
                 headers=request.headers,
                 allow_redirects=False,

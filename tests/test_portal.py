@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import json
+import re
 import struct
 import time
 from contextlib import asynccontextmanager
@@ -74,7 +76,7 @@ async def asking(answer: Answer, **options: Any) -> AsyncIterator[Portal]:  # no
 
 
 def address(portal: Portal) -> str:
-    return str(portal._client.base_url)  # noqa: SLF001
+    return portal._base_url  # noqa: SLF001
 
 
 async def outcome_of(answer: bytes) -> object:
@@ -193,6 +195,33 @@ async def test_a_proxy_that_refuses_the_way_has_not_dialled(
     assert outcome == Unavailable("PROXY_ERROR", "the portal could not be reached")
     assert asked[0].startswith(b"CONNECT portal.example:443 ")
     assert SECRET.encode() not in asked[0]
+
+
+async def test_credentials_in_an_address_are_sent_as_basic_authentication(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode().title())
+        writer.write(reply(403, b""))
+
+    async with asking(refuse) as server:
+        with_user = address(server).replace("//", "//user:sesame@")
+        portal = Portal(with_user)
+        await portal.place(CALL)
+        await portal.close()
+        await through_proxy(with_user, "http://portal.example/rest/1/x/", monkeypatch)
+        await through_proxy(with_user, "https://portal.example/rest/1/x/", monkeypatch)
+
+    encoded = base64.b64encode(b"user:sesame").decode().title()
+    named = [re.findall(r"(?m)^((?:Proxy-)?Authorization): Basic (.+)\r$", head) for head in asked]
+    assert named == [
+        [("Authorization", encoded)],
+        [("Proxy-Authorization", encoded)],
+        [("Proxy-Authorization", encoded)],
+    ]
+    assert "Sesame" not in "".join(asked)
 
 
 async def test_a_proxy_that_is_not_there_has_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
