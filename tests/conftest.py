@@ -50,6 +50,9 @@ _servers = ExitStack()
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Start one broker and one PostgreSQL for all of pytest-xdist's processes."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So has the shell what it runs in the background, and commands would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if session.config.getoption("numprocesses", None) and not hasattr(
         session.config, "workerinput"
     ):

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import aclosing
 
 import aio_pika
@@ -361,15 +361,6 @@ async def test_nothing_is_said_where_nothing_is(bench: Bench) -> None:
         assert "no dead letters" in (await said(bench, "dlq", command))[1]
 
 
-@pytest.fixture
-def _heeds_ctrl_c() -> Iterator[None]:
-    """Let commands inherit that Ctrl-C ends them, also where the tests run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_heeds_ctrl_c")
 async def test_a_replay_that_is_interrupted_says_how_far_it_came(
     bench: Bench, call_consumer: Callable[..., Command]
 ) -> None:
