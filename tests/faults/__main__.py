@@ -22,7 +22,7 @@ import click
 from consumer import devbroker
 from consumer.devbroker import PrivateNode
 from tests import postgres
-from tests.faults import deaths, doubts, ledgers, outages, replicas
+from tests.faults import deaths, doubts, ledgers, operators, outages, replicas
 from tests.faults.account import Row
 from tests.faults.life import NEVER
 from tests.faults.stage import Stage, Store
@@ -42,6 +42,7 @@ SCENARIOS: dict[Scenario, tuple[Store, ...]] = {
     doubts.lost_answers_without_the_right_to_the_history: EITHER,
     doubts.two_doubts_about_one_number_of_which_one_rang: EITHER,
     doubts.doubt_then_something_else: EITHER,
+    operators.two_operators_replay_and_are_killed: EITHER,
     outages.the_brokers_link_frozen: FILE,
     outages.the_portals_link_frozen: FILE,
     outages.a_memory_alarm: FILE,
@@ -80,6 +81,7 @@ NOT_IN_THE_SLICE: set[Part] = {
         doubts.two_doubts_about_one_number_of_which_one_rang,
         ledgers.the_ledgers_server_down,
         deaths.told_to_stop_under_load,
+        operators.two_operators_replay_and_are_killed,
     )
 }
 

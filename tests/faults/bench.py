@@ -103,7 +103,7 @@ class Bench(Traffic):
                 *("-m", "tests.faults.launcher"),
                 *arguments,
                 cwd=host.folder,
-                env=self._environment(host, settings or {}),
+                env=self.environment(host, settings),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -111,7 +111,10 @@ class Bench(Traffic):
         self.workers.append(Worker(process, log))
         return self.workers[-1]
 
-    def _environment(self, host: Host, settings: Mapping[str, float]) -> dict[str, str]:
+    def environment(
+        self, host: Host, settings: Mapping[str, float] | None = None
+    ) -> dict[str, str]:
+        """Return what our commands need on *host*."""
         query = "" if host.heartbeat_s is None else f"heartbeat={host.heartbeat_s}"
         secret = self.portal.switches.secret
         ledger_url = through(host.ledger, self.ledger_url).geturl() if host.ledger else None
@@ -130,7 +133,7 @@ class Bench(Traffic):
             "rate_per_s": 0,
             "pause_after": 1_000_000,  # these doubts are no portal's fault
             "http_port": 0,
-            **settings,
+            **(settings or {}),
         }
         theirs = {k: v for k, v in os.environ.items() if not k.upper().startswith("CALLS_")}
         settings_of_ours = {f"CALLS_{name.upper()}": str(value) for name, value in ours.items()}
