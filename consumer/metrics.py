@@ -1,9 +1,6 @@
 """What is counted and measured; `/metrics` shows it. Base units, and no label without bounds."""
 
 import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -115,13 +112,3 @@ def bounded(code: str) -> str:
     """Return *code* if it is one that we know, else ``other``: a label must not grow for ever."""
     upper = code.upper()
     return upper if upper in _KNOWN_CODES or _OURS.fullmatch(upper) else "other"
-
-
-@contextmanager
-def timed(histogram: Histogram) -> Iterator[None]:
-    """Observe how long a block takes, also when it fails."""
-    begun = time.perf_counter()
-    try:
-        yield
-    finally:
-        histogram.observe(time.perf_counter() - begun)

@@ -45,7 +45,6 @@ from consumer.judge import (
 )
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.messages import CallRequested, Invalid
-from consumer.metrics import timed
 from consumer.outbox import Letter, Outbox
 from consumer.pace import Pace
 from consumer.pause import Pause
@@ -293,7 +292,7 @@ class Placing:
         if (wait_s := begin - time.time()) > 0:
             await self._outbox.waits(letter, wait_s)
             return True
-        with self._may_be_interrupted(), timed(metrics.PACE_WAIT):
+        with self._may_be_interrupted(), metrics.PACE_WAIT.time():
             await self._pace.wait()
         if self._pause.paused:
             raise GivenBack
@@ -355,7 +354,7 @@ class Placing:
         return await self._record_and_tell(expired, was, letter)
 
     async def _place(self, call: CallRequested) -> Outcome:
-        with metrics.IN_FLIGHT.track_inprogress(), timed(metrics.API):
+        with metrics.IN_FLIGHT.track_inprogress(), metrics.API.time():
             outcome = await self._portal.place(call)
         code = "" if isinstance(outcome, Placed) else metrics.bounded(outcome.code)
         metrics.CALLS.labels(type(outcome).__name__.lower(), code).inc()

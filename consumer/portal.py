@@ -49,22 +49,32 @@ class Portal:
         self.usage: Usage | None = None
         """What the latest call used of the operating limit, by our clock."""
         self._base_url = base_url
-        self._client = httpx.AsyncClient(
-            transport=AiohttpTransport(httpx.create_ssl_context(), proxy_to(base_url), KEEPALIVE_S),
-            follow_redirects=False,
-            timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
-            headers={
-                "Accept": "application/json",
-                "User-Agent": f"call-consumer/{version('call-consumer')}",
-            },
+        self._headers = {
+            "Accept": "application/json",
+            "User-Agent": f"call-consumer/{version('call-consumer')}",
+        }
+        self._transport = AiohttpTransport(
+            httpx.create_ssl_context(), proxy_to(base_url), KEEPALIVE_S
         )
 
     async def _post(
         self, method: str, parameters: Mapping[str, object], timeout_s: float
     ) -> httpx.Response:
-        # httpx limits each read, not the whole: an answer may drip for ever.
+        """Ask without a client of httpx's, which keeps cookies.
+
+        PHP serves the requests of one session, which a cookie names, one after the other.
+        """
+        limits = httpx.Timeout(self._timeout_s, connect=CONNECT_TIMEOUT_S)
+        request = httpx.Request(
+            "POST",
+            self._base_url + method,
+            json=parameters,
+            headers=self._headers,
+            extensions={"timeout": limits.as_dict()},
+        )
+        # The limit is on each read, not on the whole: an answer may drip for ever.
         async with asyncio.timeout(timeout_s):
-            response = await self._client.post(self._base_url + method, json=parameters)
+            response = await self._transport.handle_async_request(request)
         theirs = read_clock(response.headers)
         if theirs is not None:
             # The header counts whole seconds: half of one is the best guess at the rest.
@@ -126,7 +136,7 @@ class Portal:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._transport.aclose()
 
 
 def read_names(body: bytes) -> dict[str, str] | None:

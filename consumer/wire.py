@@ -57,8 +57,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         try:
             async with self._opened().request(
                 request.method,
-                # httpx has made a header of what user the address names.
-                URL(str(request.url), encoded=True).with_user(None),
+                URL(str(request.url), encoded=True),
                 data=await request.aread(),
                 headers=request.headers,
                 allow_redirects=False,

@@ -282,6 +282,21 @@ async def test_a_connection_is_used_again() -> None:
     assert connections == 1
 
 
+async def test_no_cookie_ties_calls_to_one_session() -> None:
+    heads = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await read(reader))[0].lower())
+        writer.write(reply(200, PLACED, "Set-Cookie: PHPSESSID=abc; path=/"))
+
+    async with asking(serve) as portal:
+        await portal.place(CALL)
+        await portal.place(CALL)
+
+    assert len(heads) == 2
+    assert not any("cookie" in head for head in heads)
+
+
 async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await read(reader)
     socket = writer.get_extra_info("socket")

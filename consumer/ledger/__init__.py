@@ -16,7 +16,6 @@ from consumer import metrics
 from consumer.ledger.sqlite import SqliteStore
 from consumer.ledger.store import LedgerDown, Store
 from consumer.messages import ConfirmedBy, Reason
-from consumer.metrics import timed
 
 __all__ = ["Entry", "Ledger", "LedgerDown", "State"]
 
@@ -109,7 +108,7 @@ class Ledger:
 
     async def open(self) -> None:
         """Open or create it, and bring it to the newest form."""
-        with timed(metrics.LEDGER.labels("open")):
+        with metrics.LEDGER.labels("open").time():
             await self._store.open()
             await self._store.execute(
                 "INSERT INTO about VALUES ('digest_key', $1) ON CONFLICT DO NOTHING",
@@ -122,7 +121,7 @@ class Ledger:
 
     async def begin(self) -> None:
         """Note that a worker has started with this ledger: to the next start it is not new."""
-        with timed(metrics.LEDGER.labels("begin")):
+        with metrics.LEDGER.labels("begin").time():
             await self._store.execute("DELETE FROM about WHERE name = 'new'")
 
     async def close(self) -> None:
@@ -131,7 +130,7 @@ class Ledger:
 
     async def check_writable(self) -> None:
         """Write something."""
-        with timed(metrics.LEDGER.labels("check_writable")):
+        with metrics.LEDGER.labels("check_writable").time():
             await self._store.execute(
                 "INSERT INTO about VALUES ('checked', $1)"
                 " ON CONFLICT (name) DO UPDATE SET value = $1",
@@ -145,7 +144,7 @@ class Ledger:
 
     async def get(self, request_id: str) -> Entry | None:
         """Return what is known about a request."""
-        with timed(metrics.LEDGER.labels("get")):
+        with metrics.LEDGER.labels("get").time():
             found = await self._select("queue = $1 AND request_id = $2", self._queue, request_id)
         return found[0][1] if found else None
 
@@ -157,7 +156,7 @@ class Ledger:
         """
         entry = replace(entry, version=(was.version if was else 0) + 1)
         values = [getattr(entry, name) for name in _COLUMNS]
-        with timed(metrics.LEDGER.labels("put")):
+        with metrics.LEDGER.labels("put").time():
             if was is None:
                 done = await self._store.execute(_INSERT, *values, self._queue)
             else:
@@ -170,7 +169,7 @@ class Ledger:
 
     async def others_in_doubt(self, entry: Entry) -> list[Entry]:
         """Return other requests to the same number and line that an unknown call may belong to."""
-        with timed(metrics.LEDGER.labels("others_in_doubt")):
+        with metrics.LEDGER.labels("others_in_doubt").time():
             found = await self._select(
                 "target_digest = $1 AND (unsure_since IS NOT NULL OR state = 'placing'"
                 " OR (state = 'started' AND call_id IS NULL))",
@@ -185,7 +184,7 @@ class Ledger:
         if not wanted:
             return set()
         marks = ", ".join(f"${n}" for n in range(1, len(wanted) + 1))
-        with timed(metrics.LEDGER.labels("known_call_ids")):
+        with metrics.LEDGER.labels("known_call_ids").time():
             rows = await self._store.fetch(
                 f"SELECT call_id FROM calls WHERE call_id IN ({marks})",  # noqa: S608
                 *wanted,
@@ -194,7 +193,7 @@ class Ledger:
 
     async def recent_call_ids(self, before: float, limit: int) -> list[str]:
         """Return the call ids of requests started before a moment, the newest first."""
-        with timed(metrics.LEDGER.labels("recent_call_ids")):
+        with metrics.LEDGER.labels("recent_call_ids").time():
             rows = await self._store.fetch(
                 "SELECT call_id FROM calls WHERE state = 'started' AND changed_at < $1"
                 " AND call_id IS NOT NULL ORDER BY changed_at DESC LIMIT $2",
@@ -205,7 +204,7 @@ class Ledger:
 
     async def oldest_failure(self) -> float:
         """Return when the oldest request failed that was not replayed since, 0 if there is none."""
-        with timed(metrics.LEDGER.labels("oldest_failure")):
+        with metrics.LEDGER.labels("oldest_failure").time():
             rows = await self._store.fetch(
                 "SELECT min(changed_at) FROM calls WHERE state = 'failed' AND queue = $1",
                 self._queue,
@@ -214,7 +213,7 @@ class Ledger:
 
     async def forget(self, entry: Entry) -> None:
         """Remove an entry, if it is still as given."""
-        with timed(metrics.LEDGER.labels("forget")):
+        with metrics.LEDGER.labels("forget").time():
             await self._store.execute(
                 "DELETE FROM calls WHERE queue = $1 AND request_id = $2 AND version = $3",
                 self._queue,
@@ -224,7 +223,7 @@ class Ledger:
 
     async def forget_closed(self, before: float) -> int:
         """Remove entries closed before a moment, and return how many; open ones never expire."""
-        with timed(metrics.LEDGER.labels("forget_closed")):
+        with metrics.LEDGER.labels("forget_closed").time():
             return await self._store.execute(
                 "DELETE FROM calls WHERE state IN ('started', 'failed') AND changed_at < $1"
                 " AND queue = $2",
