@@ -14,6 +14,7 @@ from yarl import URL
 CONNECT_TIMEOUT_S = 5.0
 HEARTBEAT_S = 10
 """A link that died in silence is noticed after some three of these."""
+LINK_BROKE = "the link to the broker broke"
 LINK_ERRORS = (aiormq.exceptions.AMQPError, OSError, RuntimeError)
 """What a call over a lost link raises inside `link_losses`; to aio-pika that it is closed is a
 plain RuntimeError."""
@@ -39,9 +40,6 @@ def _read_leniently(kind: str, size: Callable[[bytes], int], instead: Callable[[
 _read_leniently("timestamp", lambda _: 8, lambda: None)
 _read_leniently("shortstr", lambda value: 1 + value[0], str)
 _read_leniently("table", lambda value: 4 + int.from_bytes(value[:4]), dict)
-
-
-LINK_BROKE = "the link to the broker broke"
 
 
 class NoBroker(ConnectionError):
@@ -78,7 +76,7 @@ async def connect(url: str, name: str) -> AbstractConnection:
         vhost = address.path.removeprefix("/") or "/"
         raise NoBroker(f"the broker at {place} refuses the virtual host: {vhost}") from None
     except (aiormq.exceptions.AMQPError, OSError) as error:
-        why = type(error).__name__
+        why = LINK_BROKE if isinstance(error, NoBroker) else type(error).__name__
         raise NoBroker(f"no broker answers at {place} ({why}): see CALLS_RABBITMQ_URL") from None
 
 
@@ -86,8 +84,8 @@ async def connect(url: str, name: str) -> AbstractConnection:
 def link_losses() -> Iterator[None]:
     """Let a lost link be an error that can be named.
 
-    aiormq ends the calls under way by cancelling its own futures or, where it knows no reason,
-    with a bare Exception.
+    aiormq gives the calls under way a CancelledError or, where it knows no reason, a bare
+    Exception; the task itself is not cancelled then.
 
     Raises:
         NoBroker: It did so.

@@ -310,13 +310,12 @@ async def send_back(
     publisher = Publisher(url)
     try:
         async with aclosing(_taken(url, topology, keys)) as taken:
-            async for letter, message in taken:
+            async for letter in taken:
                 await each(letter)
                 anew = build_message(
                     how.body(letter), how.headers(letter), correlation_id=letter.id
                 )
                 await publisher.publish(anew, "", topology.requests.name)
-                await message.ack()
     finally:
         await publisher.close()
 
@@ -326,15 +325,14 @@ async def give_up(
 ) -> None:
     """Remove dead letters for good; *each* is called before, to keep what is to be kept."""
     async with aclosing(_taken(url, topology, keys)) as taken:
-        async for letter, message in taken:
+        async for letter in taken:
             each(letter)
-            await message.ack()
 
 
 async def _taken(
     url: str, topology: Topology, keys: Collection[str]
-) -> AsyncGenerator[tuple[DeadLetter, AbstractIncomingMessage], None]:
-    """Yield the dead letters of these keys; each is to be acknowledged before the next.
+) -> AsyncGenerator[DeadLetter, None]:
+    """Yield the dead letters of these keys, and remove each when the next is asked for.
 
     Close it: an interrupted loop leaves it to asyncio, which ends the connection's tasks first.
     """
@@ -345,7 +343,8 @@ async def _taken(
         async for message in hand.messages(at_least=len(left)):
             letter = read_dead_letter(message)
             if letter.key in left:
-                yield letter, message
+                yield letter
+                await message.ack()
                 hand.gone += 1
                 left.discard(letter.key)
             if not left:

@@ -5,7 +5,7 @@ has had yet. So whoever puts some back has to put back after them whatever else 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import aiormq
@@ -160,17 +160,21 @@ class Hand:
             left -= held.count
         if unread:
             # What has come since is nobody's to hold, so that there may always be some.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PUT_BACK_S):
-                    while await self._ready() > 0:  # noqa: ASYNC110  # no event
-                        await asyncio.sleep(0.01)
+            await self._wait_until(lambda ready: ready == 0)
         return unread
 
     async def _see_back(self, count: int) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PUT_BACK_S):
-                while await self._ready() < count:  # noqa: ASYNC110  # no event
-                    await asyncio.sleep(0.01)
+        await self._wait_until(lambda ready: ready >= count)
+
+    async def _wait_until(self, holds: Callable[[int], bool]) -> None:
+        """Ask how many are ready until that is as wanted, for a while at most.
+
+        A timeout would not do: aiormq may swallow the cancellation that comes while it asks.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + PUT_BACK_S
+        while not holds(await self._ready()) and clock() < deadline:  # noqa: ASYNC110  # no event
+            await asyncio.sleep(0.01)
 
 
 class _Unread(TransportFactory):

@@ -51,6 +51,7 @@ class Portal:
         self._base_url = base_url
         self._headers = {
             "Accept": "application/json",
+            "Accept-Encoding": "gzip, deflate",
             "User-Agent": f"call-consumer/{version('call-consumer')}",
         }
         self._transport = AiohttpTransport(
@@ -72,7 +73,8 @@ class Portal:
             headers=self._headers,
             extensions={"timeout": limits.as_dict()},
         )
-        # The limit is on each read, not on the whole: an answer may drip for ever.
+        # The limit is on each read, not on the whole: an answer may drip for ever, and one whose
+        # chunks are broken aiohttp awaits without a limit.
         async with asyncio.timeout(timeout_s):
             response = await self._transport.handle_async_request(request)
         theirs = read_clock(response.headers)

@@ -170,12 +170,13 @@ class Publisher:
         await self._open()
         if self._connection is None:
             raise NoBroker("the connection is gone")
-        async with self._connection.channel() as channel:
-            found = {}
-            for name in queues:
-                queue = await channel.declare_queue(name, passive=True)
-                found[name] = queue.declaration_result.message_count or 0
-            return found
+        channel = await self._connection.channel()
+        found = {}
+        for name in queues:
+            queue = await channel.declare_queue(name, passive=True)
+            found[name] = queue.declaration_result.message_count or 0
+        await channel.close()  # not where it was cut short: to close it then may take for ever
+        return found
 
     async def close(self) -> None:
         """Close the connection."""

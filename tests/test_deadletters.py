@@ -221,6 +221,43 @@ async def test_two_operators_at_once_dial_each_request_once(
     assert await letters(bench) == []
 
 
+@pytest.mark.parametrize("act", ["replay", "discard"])
+async def test_a_link_that_breaks_between_two_of_them_is_said(
+    bench: Bench, link: Link, act: str
+) -> None:
+    await fill(bench, 3)
+    topology = topology_of(bench.settings())
+    keys = {letter.key for letter in await letters(bench)}
+
+    async def cut(_: DeadLetter) -> None:
+        link.cut()
+
+    acting = (
+        send_back(link.url, topology, keys, Replay(), cut)
+        if act == "replay"
+        else give_up(link.url, topology, keys, lambda _: link.cut())
+    )
+    with pytest.raises(NoBroker, match="what was in hand went back"):
+        await acting
+    assert len(await letters(bench)) == 3
+
+
+async def test_a_look_ends_though_somebody_takes_what_it_puts_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.hand.PUT_BACK_S", 0.2)
+    await fill(bench, 3)
+    name = f"{bench.queue}.dlq"
+    queue = await bench.channel.get_queue(name)
+    taken: asyncio.Queue[object] = asyncio.Queue()
+
+    async with in_hand(bench.given["rabbitmq_url"], name) as hand:
+        assert len([message async for message in hand.messages()]) == 3
+        await queue.consume(taken.put, no_ack=True)
+
+    await bench.until(lambda: taken.qsize() == 3)
+
+
 async def test_given_up_is_gone_and_was_shown_before(bench: Bench) -> None:
     ids = await fill(bench, 5)
     seen: list[str] = []

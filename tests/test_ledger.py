@@ -667,6 +667,24 @@ async def test_what_no_database_can_hold_fails_alone(open_ledger: Opener) -> Non
     assert await ledger.get("r-4") == results[3]
 
 
+async def test_whatever_goes_wrong_at_the_disk_all_that_wait_hear_of_it(
+    open_ledger: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = await open_ledger(FILE)
+
+    def no_memory(*_: object) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr("consumer.ledger.sqlite._touched", no_memory)
+    puts = (ledger.put(entry(f"r-{n}"), None) for n in range(2))
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*puts, return_exceptions=True)
+
+    assert list(map(type, results)) == [MemoryError, MemoryError]
+    monkeypatch.undo()
+    assert await ledger.put(entry("r-1"), None) == entry("r-1", version=1)
+
+
 async def test_what_waits_to_be_written_is_written_at_the_close(open_ledger: Opener) -> None:
     ledger = await open_ledger(FILE)
     writing = asyncio.create_task(ledger.put(entry(), None))

@@ -100,6 +100,7 @@ async def test_a_call_is_asked_for_as_the_page_says() -> None:
     path = f"/base/rest/1/{SECRET}/voximplant.infocall.startwithtext"
     assert head.startswith(f"POST {path} HTTP/1.1\r\n")
     assert "content-type: application/json" in head.lower()
+    assert "accept-encoding: gzip, deflate\r\n" in head.lower()
     assert json.loads(body) == {
         "FROM_LINE": "reg1",
         "TO_NUMBER": "+12025550100",
@@ -224,12 +225,42 @@ async def test_credentials_in_an_address_are_sent_as_basic_authentication(
     assert "Sesame" not in "".join(asked)
 
 
-async def test_a_proxy_that_is_not_there_has_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
-    outcome = await through_proxy(
-        "http://127.0.0.1:9", "https://portal.example/rest/1/x/", monkeypatch
-    )
+async def test_a_proxy_that_hangs_up_has_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang_up(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+
+    async with asking(hang_up) as proxy:
+        outcome = await through_proxy(
+            address(proxy), "https://portal.example/rest/1/x/", monkeypatch
+        )
+
+    assert outcome == Unavailable("CONNECT_ERROR", "the portal could not be reached")
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "127.0.0.1:9"])
+async def test_a_proxy_that_is_not_there_has_not_dialled(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = await through_proxy(proxy, "https://portal.example/rest/1/x/", monkeypatch)
 
     assert outcome == Unavailable("PROXY_ERROR", "the portal could not be reached")
+
+
+async def test_a_proxy_that_cannot_be_used_has_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = await through_proxy(
+        "socks5://127.0.0.1:9", "https://portal.example/rest/1/x/", monkeypatch
+    )
+
+    assert isinstance(outcome, Unavailable)
+
+
+async def test_credentials_that_cannot_be_sent_have_not_dialled() -> None:
+    async with asking(always(reply(200, PLACED))) as server:
+        portal = Portal(address(server).replace("//", "//user:%D0%BF%D0%B0%D1%80@"))
+        outcome = await portal.place(CALL)
+        await portal.close()
+
+    assert outcome == Unavailable("CONNECT_ERROR", "the portal could not be reached")
 
 
 async def test_a_call_goes_through_the_proxy_unless_its_host_is_excepted(
@@ -240,7 +271,9 @@ async def test_a_call_goes_through_the_proxy_unless_its_host_is_excepted(
         through = await through_proxy(
             address(proxy), "http://portal.example/rest/1/x/", monkeypatch
         )
-        past = await through_proxy(address(proxy), "http://excepted.example/rest/1/x/", monkeypatch)
+        past = await through_proxy(
+            address(proxy), "http://user:sesame@excepted.example/rest/1/x/", monkeypatch
+        )
 
     assert through == Placed("c1")
     assert past == Unavailable("CONNECT_ERROR", "the portal could not be reached")
@@ -346,6 +379,12 @@ async def test_a_reason_phrase_in_another_alphabet_loses_no_answer() -> None:
     answer = reply(200, PLACED).replace(b" X\r\n", " Хорошо\r\n".encode("cp1251"))
 
     assert await outcome_of(answer) == Placed("c1")
+
+
+async def test_a_long_header_loses_no_answer() -> None:
+    policy = f"Content-Security-Policy: {'img-src https://portal.example; ' * 1000}"
+
+    assert await outcome_of(reply(200, PLACED, policy)) == Placed("c1")
 
 
 async def test_a_packed_answer_is_unpacked() -> None:

@@ -1,37 +1,107 @@
-"""An error of aiohttp's counts as never sent only where it cannot have been sent."""
+"""On a kept connection nothing is taken for an answer that nobody asked for."""
 
 from __future__ import annotations
 
-import aiohttp
-import httpx
+import asyncio
+import socketserver
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 import pytest
 
-from consumer.wire import KINDS
+from consumer.decision import Placed
+from consumer.portal import Portal
+from tests.test_portal import CALL, reply
 
-NEVER_SENT = {
-    "ClientConnectorError": httpx.ConnectError,
-    "ClientConnectorDNSError": httpx.ConnectError,
-    "ClientConnectorCertificateError": httpx.ConnectError,
-    "ClientConnectorSSLError": httpx.ConnectError,
-    "ClientSSLError": httpx.ConnectError,
-    "UnixClientConnectorError": httpx.ConnectError,
-    "ClientProxyConnectionError": httpx.ProxyError,
-    "ClientHttpProxyError": httpx.ProxyError,
-    "ConnectionTimeoutError": httpx.ConnectTimeout,
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def placed(number: int) -> bytes:
+    return reply(200, {"result": {"RESULT": True, "CALL_ID": f"call {number}"}})
+
+
+class Talkative(socketserver.ThreadingTCPServer):
+    """Answers each request; over its first connection it then says more, and perhaps hangs up.
+
+    It lives in threads of its own, so that it can speak while the test's loop stands still.
+
+    Attributes:
+        go: Set it to let it say more.
+        said: Set when it has.
+        asked: How many requests came.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, more: bytes, *, hangs_up: bool) -> None:
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.more = more
+        self.hangs_up = hangs_up
+        self.go = threading.Event()
+        self.said = threading.Event()
+        self.asked = 0
+
+
+class Answering(socketserver.StreamRequestHandler):
+    server: Talkative
+
+    def handle(self) -> None:
+        while self.rfile.readline():
+            length = 0
+            while (line := self.rfile.readline()) != b"\r\n":
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split()[1])
+            self.rfile.read(length)
+            self.server.asked += 1
+            self.wfile.write(placed(self.server.asked))
+            if not self.server.said.is_set():
+                self.server.go.wait()
+                self.wfile.write(self.server.more)
+                if self.server.hangs_up:
+                    self.connection.shutdown(2)
+                self.server.said.set()
+                if self.server.hangs_up:
+                    return
+
+
+@contextmanager
+def talking(more: bytes, *, hangs_up: bool) -> Iterator[Talkative]:
+    with Talkative(more, hangs_up=hangs_up) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+MORE = {
+    "the same answer again": placed(1),
+    "a refusal": reply(503, b""),
+    "a timeout": reply(408, b""),
+    "the head of an answer": b"HTTP/1.1 503 X\r\nContent-Length: 5\r\n\r\n",
+    "half a head": b"HTTP/1.1 503 X\r\n",
+    "noise": b"\x00",
+    "nothing": b"",
 }
 
 
-def errors_of_aiohttp(kind: type[Exception] = aiohttp.ClientError) -> list[type[Exception]]:
-    """Return all classes, in an order that pytest-xdist's processes agree on."""
-    below = [each for sub in kind.__subclasses__() for each in errors_of_aiohttp(sub)]
-    return sorted({kind, *below}, key=lambda each: each.__name__)
+@pytest.mark.parametrize("turns", [0, 10], ids=["not read yet", "read"])
+@pytest.mark.parametrize("hangs_up", [True, False], ids=["hangs up", "stays"])
+@pytest.mark.parametrize("more", MORE.values(), ids=MORE)
+async def test_what_nobody_asked_for_is_no_answer(
+    more: bytes,
+    hangs_up: bool,  # noqa: FBT001
+    turns: int,
+) -> None:
+    with talking(more, hangs_up=hangs_up) as server:
+        portal = Portal(f"http://127.0.0.1:{server.server_address[1]}/rest/1/x/")
+        first = await portal.place(CALL)
+        server.go.set()
+        server.said.wait()  # meanwhile this loop reads nothing
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        second = await portal.place(CALL)
+        await portal.close()
 
-
-@pytest.mark.parametrize("kind", errors_of_aiohttp(), ids=lambda kind: kind.__name__)
-def test_only_what_is_raised_while_connecting_is_never_sent(kind: type[Exception]) -> None:
-    told = next(theirs for ours, theirs in KINDS if issubclass(kind, ours))
-
-    if kind.__name__ in NEVER_SENT:
-        assert told is NEVER_SENT[kind.__name__]
-    else:
-        assert not issubclass(told, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError)
+    assert [first, second] == [Placed("call 1"), Placed("call 2")]
+    assert server.asked == 2

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ class SqliteStore:
     """See `Store`.
 
     Changes that come soon after each other share a transaction: they wait for the disk together,
-    and if one fails, they all do.
+    and if it refuses one, it refuses all.
 
     Args:
         url: ``sqlite:///file``, ``sqlite:////absolute/file``, or ``sqlite://`` for memory.
@@ -112,9 +112,9 @@ class SqliteStore:
             self._db.execute("BEGIN IMMEDIATE")
             results = [_touched(self._db, write) for write in waiting]
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+        except Exception as error:  # noqa: BLE001  # whatever it is, all that wait must hear of it
+            with suppress(sqlite3.Error):
+                self._db.rollback()
             results = [error] * len(waiting)
         for write, result in zip(waiting, results, strict=True):
             if write.on_disk.done():

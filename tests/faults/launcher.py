@@ -9,13 +9,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 import aio_pika
+import aiohttp
 import click
-import httpx
 
 from consumer import cli
 from consumer.decision import Outcome
@@ -80,18 +79,12 @@ def watch_ledger(trap: Trap) -> None:
 
 
 def watch_portal(trap: Trap) -> None:
-    send, place = httpx.AsyncHTTPTransport.handle_async_request, Portal.place
+    write, place = aiohttp.ClientRequest.write_bytes, Portal.place
 
-    async def traced(name: str, _: Mapping[str, Any]) -> None:
-        if name == "http11.send_request_body.complete":
+    async def watched_write(self: aiohttp.ClientRequest, *arguments: Any) -> None:  # noqa: ANN401
+        await write(self, *arguments)
+        if self.url.path.endswith(PLACE):
             trap.passed("request sent")
-
-    async def watched_send(
-        self: httpx.AsyncHTTPTransport, request: httpx.Request
-    ) -> httpx.Response:
-        if request.url.path.endswith(PLACE):
-            request.extensions["trace"] = traced
-        return await send(self, request)
 
     async def watched_place(self: Portal, call: CallRequested) -> Outcome:
         report(DIALS, request_id=call.request_id)
@@ -103,7 +96,7 @@ def watch_portal(trap: Trap) -> None:
         trap.passed("answer read")
         return outcome
 
-    httpx.AsyncHTTPTransport.handle_async_request = watched_send  # type: ignore[method-assign]
+    aiohttp.ClientRequest.write_bytes = watched_write  # type: ignore[assignment,method-assign]
     Portal.place = watched_place  # type: ignore[method-assign]
 
 
