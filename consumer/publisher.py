@@ -175,7 +175,7 @@ class Publisher:
         for name in queues:
             queue = await channel.declare_queue(name, passive=True)
             found[name] = queue.declaration_result.message_count or 0
-        await channel.close()  # not where it was cut short: to close it then may take for ever
+        await channel.close()  # where a call was cut short, aiormq has closed it
         return found
 
     async def close(self) -> None:
