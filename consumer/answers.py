@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from consumer.decision import Outcome, Placed, Refused, Trouble, Unavailable, Unsure
+from consumer.decision import Outcome, Placed, Refused, Scope, Unavailable, Unsure
 
 METHOD_PAGE = (
     "https://apidocs.bitrix24.com/api-reference/telephony/voximplant/"
@@ -38,7 +38,7 @@ class Answer:
     code: str
     description: str
     outcome: Literal["unavailable", "refused", "unsure"]
-    whose: Trouble
+    whose: Scope
     advice: str
     source: str = ERRORS_PAGE
 
@@ -73,7 +73,7 @@ ANSWERS: tuple[Answer, ...] = (
         "ERROR_CORE",
         "Infocall limit for this month is exceeded",
         "refused",
-        "portal",
+        "rented lines",
         "Wait for the next month or raise the plan, then replay.",
         METHOD_PAGE,
     ),
@@ -385,9 +385,7 @@ def _trim(text: str, limit: int) -> str:
 def _by_code(status: int, code: str, description: str, headers: Mapping[str, str]) -> Outcome:
     rows = [row for row in ANSWERS if row.code.upper() == code.upper()]
     if not rows:
-        # Nobody knows this code: only a plain 4xx tells that the method did not run.
-        meaning = Refused if status // 100 == _CLIENT_ERROR else Unsure
-        return meaning(code, description, status)
+        return _unknown(status, code, description)
     begins = [row for row in rows if _begins(description, row)]
     return _outcome((begins or rows)[0], status, code, description, headers)
 
@@ -407,8 +405,17 @@ def _by_description(
         return _outcome((doubtful or rows)[0], status, code or "ERROR_CORE", description)
     if not code:
         return replace(_by_status(status, answer, headers), description=description)
-    meaning = Refused if status // 100 == _CLIENT_ERROR else Unsure
-    return meaning(code, description, status)
+    return _unknown(status, code, description)
+
+
+def _unknown(status: int, code: str, description: str) -> Refused | Unsure:
+    """Read an error that nobody knows: only a 4xx tells that the method did not run.
+
+    It may be one request's or everybody's. Counted as everybody's, it costs a pause at worst.
+    """
+    if status // 100 == _CLIENT_ERROR:
+        return Refused(code, description, status, "portal")
+    return Unsure(code, description, status)
 
 
 def _outcome(
@@ -438,9 +445,9 @@ def _by_status(
             text = "no error code: is CALLS_BITRIX24_URL right?"
             return Refused(code, text, status, "portal")
         case 4, _ if status != HTTPStatus.REQUEST_TIMEOUT:
-            return Refused(code, "no error code", status)
+            return Refused(code, "no error code", status, "portal")
         case 2, _ if _says_no(answer):
-            return Refused("RESULT_FALSE", "the portal did not start the call", status)
+            return Refused("RESULT_FALSE", "the portal did not start the call", status, "portal")
         case 2, _:
             return Unsure("UNREADABLE_ANSWER", "the answer is not as documented", status)
         case _:
@@ -471,5 +478,5 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
         then = parsedate_to_datetime(value)
         now = parsedate_to_datetime(headers["date"])
         return min(max((then - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER_S)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return 0.0

@@ -14,18 +14,23 @@ from faststream.rabbit import Channel, RabbitBroker, RabbitMessage, RabbitQueue
 from faststream.rabbit.subscriber import RabbitSubscriber
 
 from consumer import metrics
+from consumer.announcer import Announcer
 from consumer.answers import read_answer
 from consumer.broker import CONNECT_TIMEOUT_S, LINK_ERRORS, address_of
+from consumer.caller import Caller
+from consumer.decision import Refused, Unavailable
 from consumer.health import Part, serve
 from consumer.intake import Intake
 from consumer.ledger import Ledger, LedgerDown
+from consumer.ledger.ages import Ages
+from consumer.ledger.recovery import Recovery
+from consumer.limits.circuit_breaker import CircuitBreaker, Kind
+from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import Defaults
-from consumer.outbox import Outbox
-from consumer.pace import Pace
-from consumer.pause import Pause, Trouble, trouble_of
-from consumer.placing import Placing, Rules
 from consumer.portal import Portal
+from consumer.processor import Processor, Rules
 from consumer.publisher import Publisher
+from consumer.reconciler import Reconciler
 from consumer.settings import Settings
 from consumer.topology import Topology, build_topology, declare
 from consumer.worker import Worker
@@ -71,26 +76,41 @@ class App:
         )
         self.portal = Portal(portal_url, timeout_s=settings.timeout_s)
         self.publisher = Publisher(self._url)
-        outbox = Outbox(self.publisher, self.topology)
-        self._pace = Pace(settings.rate_per_s, settings.burst)
-        self.pause = Pause(settings.pause_after, self.intake, self._still_troubled)
-        placing = Placing(
+        announcer = Announcer(self.publisher, self.topology)
+        self._rate_limiter = RateLimiter(settings.rate_per_s, settings.burst)
+        self.breaker = CircuitBreaker(
+            settings.pause_after, self.intake, self._still_faulty, settings.default_line
+        )
+        processor = Processor(
             ledger=self.ledger,
-            portal=self.portal,
-            pace=self._pace,
-            outbox=outbox,
-            intake=self.intake,
-            pause=self.pause,
+            ages=Ages(lambda: self.portal.clock_offset_s),
+            recovery=Recovery(self.ledger, self.intake),
+            caller=Caller(
+                self.portal,
+                self._rate_limiter,
+                self.breaker,
+                delays_s=settings.retry_delays_s,
+                operating_limit_s=settings.operating_limit_s * NEAR_THE_LIMIT,
+            ),
+            reconciler=Reconciler(
+                self.ledger, self.portal, self._rate_limiter, settings.history_lag_s
+            ),
+            announcer=announcer,
             rules=Rules(
                 delays_s=settings.retry_delays_s,
                 timeout_s=settings.timeout_s,
-                default_line=settings.default_line,
                 lag_s=settings.history_lag_s,
                 retry_unsure=settings.when_unsure == "retry",
-                operating_limit_s=settings.operating_limit_s * NEAR_THE_LIMIT,
             ),
         )
-        self.worker = Worker(placing, outbox, self.intake, defaults_of(settings))
+        self.worker = Worker(
+            processor=processor,
+            announcer=announcer,
+            intake=self.intake,
+            rate_limiter=self._rate_limiter,
+            breaker=self.breaker,
+            defaults=defaults_of(settings),
+        )
 
     async def run(self) -> None:
         """Work until `stop` is called, then drain.
@@ -103,13 +123,12 @@ class App:
         await declare(self._url, self.topology, check_only=not self._settings.declare)
         self._subscriber(self.worker.handle)
         await self._broker.start()
-        await self.ledger.begin()
         self._started = True
         jobs: list[asyncio.Task[Any]] = [
             asyncio.create_task(job)
             for job in (
                 self.intake.run(),
-                self.pause.run(),
+                self.breaker.run(),
                 self._watch(),
                 self._measure(),
                 self._forget(),
@@ -150,16 +169,17 @@ class App:
             elif clock() - idle_since > LONGEST_IDLE_S:
                 raise NoConsumer("no consumer is registered, and none can be")
 
-    async def _still_troubled(self, trouble: Trouble) -> bool:
-        """Ask the portal something harmless: does it still answer with *trouble*?"""
-        await self._pace.wait()
+    async def _still_faulty(self, kind: Kind, codes: set[str]) -> bool:
+        """Ask the portal something harmless: does it still answer with one of *codes*?"""
+        await self._rate_limiter.acquire()
         answer = await self.portal.ask(PROBE)
         if answer is None:
             return True
         status, body = answer
-        if trouble.cause == "doubt":
+        if kind == "doubt":
             return status in {502, 504}
-        return trouble_of(read_answer(status, body), on_default_line=False) == trouble
+        outcome = read_answer(status, body)
+        return isinstance(outcome, Refused | Unavailable) and outcome.code.upper() in codes
 
     def parts(self) -> dict[str, Part]:
         """Say how the parts are that readiness depends on."""
@@ -172,7 +192,7 @@ class App:
             "broker": Part(consuming or held == ["portal"], taking),
             "publisher": Part(self.publisher.stuck_s == 0, publishing),
             "ledger": Part("ledger" not in held, "writable" if "ledger" not in held else "down"),
-            "pause": Part(ok=True, detail=self.pause.detail),
+            "pause": Part(ok=True, detail=self.breaker.detail),
         }
 
     async def _serve(self) -> None:

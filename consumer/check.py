@@ -180,7 +180,7 @@ async def _portal(settings: Settings) -> AsyncIterator[Finding]:
             yield Finding("portal", "wrong", f"{portal.host} does not answer", mend)
             return
         yield _scopes(portal.host or "", *scopes)
-        yield _clock(portal.clock_offset_s)
+        yield _clock(portal.clock_offset_s or 0.0)
         history = await portal.ask(HISTORY)
         advice = "without it doubts wait for a person: grant Call statistics - View, for any call"
         yield _right("call history", history, advice)

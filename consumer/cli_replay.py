@@ -24,8 +24,8 @@ from consumer.deadletters import (
     give_up,
     send_back,
 )
+from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import CallRequested
-from consumer.pace import Pace
 from consumer.settings import Settings
 
 __all__ = ["dlq"]
@@ -106,7 +106,7 @@ async def _replay(
     settings: Settings, letters: Collection[DeadLetter], how: Replay, rate: float | None
 ) -> None:
     logging_.set_up("warning", stream=sys.stderr)
-    pace = Pace(rate or 0, 1)
+    pace = RateLimiter(rate or 0, 1)
     sent = 0
     url, topology = settings.needed("rabbitmq_url"), topology_of(settings)
     with click.progressbar(
@@ -115,7 +115,7 @@ async def _replay(
 
         async def each(letter: DeadLetter) -> None:
             nonlocal sent
-            await pace.wait()
+            await pace.acquire()
             click.echo(letter.id)
             sent += 1
             bar.update(1)

@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from consumer.answers import error_of, is_transient
-from consumer.decision import LookUpFailed, NoHistory
+from consumer.reconciliation import LookUpFailed, NoHistory
 
 INFOCALL = "5"
-PAGE_ROWS = 50
 LONGEST_CALL_S = 3600.0
 FILTER_MARGIN_S = 86_400.0
 """The portal shifts a filter's dates by its user's time zone, whatever offset they bear."""
@@ -43,12 +42,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which calls are looked for: one number, one line, started between two moments."""
+    """Which calls are looked for: one number, one line, started since a moment."""
 
     line: str
     number: str = field(repr=False)
     since: float
-    until: float
 
     def parameters(self) -> dict[str, Any]:
         """Return the method's parameters."""
@@ -70,7 +68,7 @@ class Wanted:
             row.call_type == INFOCALL
             and row.line.lstrip("+") == self.line.lstrip("+")
             and _tail(row.digits) == _tail(self.number)
-            and self.since <= row.started_at <= self.until
+            and self.since <= row.started_at
         )
 
     def lies_before(self, rows: Sequence[Row]) -> bool:
@@ -110,8 +108,10 @@ def read_page(status: int, body: bytes) -> Page | NoHistory | LookUpFailed:
 
 
 def _read_row(row: dict[str, Any]) -> Row:
+    call_id = str(row["CALL_ID"])
+    call_id.encode()  # half of a surrogate pair: no database takes it
     return Row(
-        call_id=str(row["CALL_ID"]),
+        call_id=call_id,
         call_type=str(row["CALL_TYPE"]),
         line=str(row["PORTAL_NUMBER"]),
         digits=re.sub(r"\D", "", str(row["PHONE_NUMBER"])),

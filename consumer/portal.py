@@ -3,6 +3,7 @@
 import asyncio
 import html
 import json
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -14,9 +15,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from consumer.answers import Usage, read_answer, read_clock, read_usage
-from consumer.decision import LookUpFailed, NoHistory, Outcome, Placed, Unavailable, Unsure
+from consumer.decision import Outcome, Placed, Unavailable, Unsure
 from consumer.history import Page, read_page
 from consumer.messages import CallRequested
+from consumer.reconciliation import LookUpFailed, NoHistory
 from consumer.wire import AiohttpTransport, proxy_to
 
 PLACE = "voximplant.infocall.startwithtext"
@@ -44,14 +46,14 @@ class Portal:
         self._timeout_s = timeout_s
         self.host = urlsplit(base_url).hostname
         self._secrets = _secret_parts(base_url)
-        self.clock_offset_s = 0.0
-        """How far the portal's clock is ahead of ours, as its latest answer shows."""
+        self.clock_offset_s: float | None = None
+        """How far the portal's web server's clock is ahead of ours, as its latest answer shows."""
         self.usage: Usage | None = None
         """What the latest call used of the operating limit, by our clock."""
         self._base_url = base_url
         self._headers = {
             "Accept": "application/json",
-            "Accept-Encoding": "gzip, deflate",
+            "Accept-Encoding": "gzip",
             "User-Agent": f"call-consumer/{version('call-consumer')}",
         }
         self._transport = AiohttpTransport(
@@ -59,7 +61,11 @@ class Portal:
         )
 
     async def _post(
-        self, method: str, parameters: Mapping[str, object], timeout_s: float
+        self,
+        method: str,
+        parameters: Mapping[str, object],
+        timeout_s: float,
+        send_before: float = math.inf,
     ) -> httpx.Response:
         """Ask without a client of httpx's, which keeps cookies.
 
@@ -71,7 +77,7 @@ class Portal:
             self._base_url + method,
             json=parameters,
             headers=self._headers,
-            extensions={"timeout": limits.as_dict()},
+            extensions={"timeout": limits.as_dict(), "send_before": send_before},
         )
         # The limit is on each read, not on the whole: an answer may drip for ever, and one whose
         # chunks are broken aiohttp awaits without a limit.
@@ -84,8 +90,13 @@ class Portal:
             self.clock_offset_s = offset_s if abs(offset_s) > CLOCK_NOISE_S else 0.0
         return response
 
-    async def place(self, call: CallRequested) -> Outcome:
-        """Ask the portal to place *call*, once; the outcome quotes no number, text or secret."""
+    async def place(self, call: CallRequested, *, send_before: float = math.inf) -> Outcome:
+        """Ask the portal to place *call*, once; the outcome quotes no number, text or secret.
+
+        Args:
+            call: What to dial.
+            send_before: Nothing is sent later than that, in seconds of the monotonic clock.
+        """
         parameters = {
             "FROM_LINE": call.from_line,
             "TO_NUMBER": call.to_number,
@@ -93,7 +104,7 @@ class Portal:
         }
         if call.voice is not None:
             parameters["VOICE"] = call.voice
-        outcome = await self._ask(parameters)
+        outcome = await self._ask(parameters, send_before)
         if isinstance(outcome, Placed):
             return outcome
         hidden = (
@@ -107,9 +118,10 @@ class Portal:
             outcome, code=_redact(code, hidden), description=_redact(description, hidden)
         )
 
-    async def _ask(self, parameters: Mapping[str, str | None]) -> Outcome:
+    async def _ask(self, parameters: Mapping[str, str | None], send_before: float) -> Outcome:
+        limit_s = self._timeout_s + CONNECT_TIMEOUT_S
         try:
-            response = await self._post(PLACE, parameters, self._timeout_s + CONNECT_TIMEOUT_S)
+            response = await self._post(PLACE, parameters, limit_s, send_before)
         except NEVER_SENT as error:
             # Nothing was sent yet, so a retry cannot ring a phone twice.
             return Unavailable(_name(error), "the portal could not be reached")
@@ -117,7 +129,8 @@ class Portal:
             return Unsure(_name(error), "the answer was lost")
         usage = read_usage(response.content)
         if usage is not None:
-            self.usage = replace(usage, reset_at=usage.reset_at - self.clock_offset_s)
+            offset_s = self.clock_offset_s or 0.0
+            self.usage = replace(usage, reset_at=usage.reset_at - offset_s)
         return read_answer(response.status_code, response.content, response.headers)
 
     async def ask(self, method: str) -> tuple[int, bytes] | None:

@@ -6,6 +6,8 @@ httpx-aiohttp calls a lost answer a `ConnectTimeout`, and fails at a reason phra
 
 import asyncio
 import ssl
+import time
+import zlib
 from contextvars import ContextVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -33,8 +35,20 @@ TURNS_TO_SEE_A_CLOSE = 3
 """One in which the event loop asks what has come, one for the connection, one for TLS."""
 LONGEST_HEADER = 65_536
 """In bytes; aiohttp's own limit of 8,190 is less than some policies that web servers send."""
+LONGEST_BODY = 4 * 1024 * 1024
+"""In bytes, unpacked; a page of the call history has some 100 KB."""
+GZIP = zlib.MAX_WBITS | 16
 
 _connected: ContextVar[bool] = ContextVar("connected")
+_send_before: ContextVar[float] = ContextVar("send_before")
+
+
+class TooLate(TimeoutError):
+    """Raised where a request may not be sent any more when its connection stands."""
+
+
+class TooLong(Exception):
+    """Raised for an answer longer than `LONGEST_BODY`."""
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -61,6 +75,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             httpx.DecodingError: The answer is not packed as it says.
         """
         _connected.set(False)
+        _send_before.set(request.extensions["send_before"])
         # What came over a kept connection meanwhile is seen before it is used again.
         for _ in range(TURNS_TO_SEE_A_CLOSE):
             await asyncio.sleep(0)
@@ -74,12 +89,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 proxy=self._proxy,
                 timeout=_limits(request),
             ) as answer:
-                content = await answer.read()
+                content = await _read(answer)
         except Exception as error:
             kinds = MAYBE_SENT if _connected.get() else NEVER_SENT
             kind = next(theirs for ours, theirs in kinds if isinstance(error, ours))
             raise kind(type(error).__name__) from error
-        return httpx.Response(answer.status, headers=answer.raw_headers, content=content)
+        return _response(answer, content)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:  # it belongs to the loop that runs
@@ -111,8 +126,48 @@ class _Connector(aiohttp.TCPConnector):
         while connection.protocol is not None and connection.protocol.should_close:
             connection.close()
             connection = await super().connect(req, traces, timeout)
+        if time.monotonic() > _send_before.get():
+            connection.release()
+            raise TooLate
         _connected.set(True)
         return connection
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """Read a body to its end.
+
+    Raises:
+        TooLong: It does not end in time.
+    """
+    content = bytearray()
+    async for part in answer.content.iter_any():
+        content += part
+        if len(content) > LONGEST_BODY:
+            raise TooLong
+    return bytes(content)
+
+
+def _response(answer: aiohttp.ClientResponse, content: bytes) -> httpx.Response:
+    """Unpack a body, as far as `LONGEST_BODY`: a small one may unpack to gigabytes.
+
+    Raises:
+        httpx.DecodingError: It is not packed as it says, or too long.
+    """
+    packed = answer.headers.get("Content-Encoding", "").strip().lower() == "gzip"
+    headers = [
+        (name, value)
+        for name, value in answer.raw_headers
+        if not packed or name.lower() != b"content-encoding"
+    ]
+    if packed and content:
+        unpacking = zlib.decompressobj(GZIP)
+        try:
+            content = unpacking.decompress(content, LONGEST_BODY)
+        except zlib.error as error:
+            raise httpx.DecodingError(str(error)) from error
+        if not unpacking.eof:
+            raise httpx.DecodingError("the answer is cut short, or too long")
+    return httpx.Response(answer.status, headers=headers, content=content)
 
 
 def _limits(request: httpx.Request) -> aiohttp.ClientTimeout:

@@ -1,88 +1,59 @@
-"""Messages in, acknowledgements out; what lies between is `placing`."""
+"""Messages in, acknowledgements out: one task per request id, which redeliveries join."""
 
 import asyncio
-import hashlib
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import structlog
-from aio_pika.abc import AbstractIncomingMessage
 from faststream.rabbit import RabbitMessage
 
+from consumer.announcer import Announcer
 from consumer.broker import LINK_ERRORS, link_losses
-from consumer.intake import Intake
-from consumer.messages import (
-    Defaults,
-    Invalid,
-    Trail,
-    read_json,
-    read_request,
-    read_trail,
-    readable_id,
-)
-from consumer.outbox import Letter, Outbox
-from consumer.placing import GivenBack, Placing
+from consumer.caller import GivenBack
+from consumer.delivery import Delivery, Identity, Unreadable, read_delivery
+from consumer.limits.circuit_breaker import Call, CircuitBreaker
+from consumer.limits.rate_limiter import RateLimiter
+from consumer.messages import Defaults
+from consumer.processor import Processor
 
 REMEMBERED = 1000
 
 log = structlog.get_logger(__name__)
 
-Identity = tuple[str, int, int, str | None]
 
+class Intake(Protocol):
+    """Where messages come from."""
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A message as it arrived.
-
-    Attributes:
-        key: The request's id, or the body's digest: only one of each is worked on at a time.
-        identity: Tells this message from a copy of it.
-    """
-
-    body: bytes = field(repr=False)
-    fields: object = field(repr=False)
-    trail: Trail
-    request_id: str | None
-    key: str
-    identity: Identity
-    redelivered: bool
-
-
-def _read(raw: AbstractIncomingMessage) -> Arrival:
-    trail = read_trail(
-        raw.headers, ours=not raw.exchange, now=datetime.now(UTC), published_at=raw.timestamp
-    )
-    fields = read_json(raw.body)
-    request_id = readable_id(fields)
-    digest = hashlib.sha256(raw.body).hexdigest()
-    identity = (digest, trail.attempt, trail.replay, raw.message_id)
-    return Arrival(
-        raw.body,
-        fields,
-        trail,
-        request_id,
-        request_id or digest,
-        identity,
-        bool(raw.redelivered),
-    )
+    async def until_idle(self) -> None:
+        """Wait until no message is handed out: what is given back before comes again at once."""
 
 
 class Worker:
     """Handles requests, as many at once as the broker hands out, one at a time of each id."""
 
-    def __init__(
-        self, placing: Placing, outbox: Outbox, intake: Intake, defaults: Defaults
+    def __init__(  # noqa: PLR0913  # what a message meets, from its arrival to its ack
+        self,
+        *,
+        processor: Processor,
+        announcer: Announcer,
+        intake: Intake,
+        rate_limiter: RateLimiter,
+        breaker: CircuitBreaker,
+        defaults: Defaults,
     ) -> None:
+        self._processor = processor
+        self._announcer = announcer
         self._intake = intake
-        self._placing = placing
-        self._outbox = outbox
+        self._rate_limiter = rate_limiter
+        self._breaker = breaker
         self._defaults = defaults
         self._running: dict[str, tuple[Identity, asyncio.Task[None]]] = {}
         self._settled: OrderedDict[Identity, None] = OrderedDict()
         self._given_back: OrderedDict[Identity, None] = OrderedDict()
+        self._consumer: tuple[object, str | None] = (None, None)
         self._draining = False
 
     async def handle(self, message: RabbitMessage) -> None:
@@ -91,87 +62,100 @@ class Worker:
         When the link drops, aiormq cancels this handler in mid-call and the same message comes back
         at once. So a task that no channel owns does the work, and what comes back joins it.
         """
+        self._see_consumer(message)
+        epoch, key = self._breaker.epoch, ""
         try:
-            arrival = _read(message.raw_message)
+            delivery = read_delivery(message.raw_message, self._defaults)
+            key = _key_of(delivery)
             with structlog.contextvars.bound_contextvars(
-                request_id=arrival.request_id,
-                attempt=arrival.trail.attempt,
-                replay=arrival.trail.replay,
+                request_id=delivery.request_id if isinstance(delivery, Delivery) else None,
+                attempt=delivery.trail.attempt if isinstance(delivery, Delivery) else 0,
+                replay=delivery.trail.replay,
             ):
-                await self._take(arrival, message)
-        except Exception:
+                await self._take(delivery, key, message)
+        except Exception as error:
             # A bug. Put back it would come again at once; the broker keeps it as a dead letter.
             log.exception("worker.bug")
+            self._breaker.record_bug(error, Call(key, None, epoch))
             with suppress(*LINK_ERRORS), link_losses():
                 await message.reject(requeue=False)
 
-    async def _take(self, arrival: Arrival, message: RabbitMessage) -> None:
+    def _see_consumer(self, message: RabbitMessage) -> None:
+        """Notice the first message of a new consumer: another worker may have called until now."""
+        channel, tag = message.raw_message.channel, message.raw_message.consumer_tag
+        if channel is not self._consumer[0] or tag != self._consumer[1]:
+            self._consumer = (channel, tag)
+            self._rate_limiter.empty()
+
+    async def _take(
+        self, delivery: Delivery | Unreadable, key: str, message: RabbitMessage
+    ) -> None:
+        task: asyncio.Task[None] | None = None
         try:
-            if not (arrival.redelivered and arrival.identity in self._settled):
-                await asyncio.shield(await self._task_for(arrival))
+            if not (delivery.redelivered and delivery.identity in self._settled):
+                task = await self._task_for(delivery, key)
+                await asyncio.shield(task)
         except GivenBack:
             await self._intake.until_idle()
             with suppress(*LINK_ERRORS), link_losses():
                 await message.nack(requeue=True)
             return
+        except asyncio.CancelledError:
+            # The link is gone, and with it the message, to another worker perhaps.
+            if task is not None:
+                self._processor.interrupt(task)
+            raise
         try:
             with link_losses():
-                await message.ack()
+                if isinstance(delivery, Unreadable) and not delivery.parsed:
+                    await message.reject(requeue=False)
+                else:
+                    await message.ack()
         except LINK_ERRORS as error:
             log.warning("ack.lost", error=type(error).__name__)
 
     async def drain(self) -> None:
         """Finish the calls that are begun; give up those that only wait for their turn."""
         self._draining = True
-        self._placing.give_up_waiting()
+        self._processor.stop()
         tasks = [task for _, task in self._running.values()]
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _task_for(self, arrival: Arrival) -> asyncio.Task[None]:
-        """Return the task that settles *arrival*, after any other of the same request."""
-        while (running := self._running.get(arrival.key)) is not None:
+    async def _task_for(self, delivery: Delivery | Unreadable, key: str) -> asyncio.Task[None]:
+        """Return the task that works on *delivery*, after any other of the same request."""
+        while (running := self._running.get(key)) is not None:
             identity, task = running
-            if arrival.redelivered and identity == arrival.identity:
+            if delivery.redelivered and identity == delivery.identity:
                 return task
             await asyncio.wait([task])
         if self._draining:
             raise asyncio.CancelledError  # its message goes back with the channel
-        task = asyncio.create_task(self._settle(arrival))
-        self._running[arrival.key] = (arrival.identity, task)
-        task.add_done_callback(partial(self._done, arrival))
+        task = asyncio.create_task(self._work(delivery))
+        self._running[key] = (delivery.identity, task)
+        task.add_done_callback(partial(self._done, delivery, key))
         return task
 
-    def _done(self, arrival: Arrival, task: asyncio.Task[None]) -> None:
-        del self._running[arrival.key]
-        if task.cancelled():
-            return
-        if isinstance(task.exception(), GivenBack):
-            _remember(self._given_back, arrival.identity)
+    def _done(self, delivery: Delivery | Unreadable, key: str, task: asyncio.Task[None]) -> None:
+        del self._running[key]
+        if task.cancelled() or isinstance(task.exception(), GivenBack):
+            _remember(self._given_back, delivery.identity)
         elif task.exception() is None:
             # If its acknowledgement is lost, the message comes back though nothing is left to do.
-            _remember(self._settled, arrival.identity)
+            _remember(self._settled, delivery.identity)
 
-    async def _settle(self, arrival: Arrival) -> None:
-        request = (
-            arrival.fields
-            if isinstance(arrival.fields, Invalid)
-            else read_request(arrival.fields, self._defaults)
-        )
-        if arrival.request_id is not None and isinstance(arrival.fields, dict):
-            letter = Letter(
-                arrival.body,
-                arrival.fields,
-                arrival.request_id,
-                request,
-                arrival.trail,
+    async def _work(self, delivery: Delivery | Unreadable) -> None:
+        match delivery:
+            case Unreadable():
+                await self._announcer.invalid(delivery, delivery.error)
+            case Delivery():
                 # What we gave back ourselves comes back as redelivered, and nobody dialled it.
-                arrival.redelivered and arrival.identity not in self._given_back,
-            )
-            await self._placing.settle(letter)
-        elif isinstance(request, Invalid):
-            await self._outbox.invalid(arrival.body, arrival.trail, request)
-        else:
-            raise AssertionError("a valid request has an id")
+                handed_out = delivery.redelivered and delivery.identity not in self._given_back
+                await self._processor.process(replace(delivery, redelivered=handed_out))
+
+
+def _key_of(delivery: Delivery | Unreadable) -> str:
+    """Only one of each key is worked on at a time."""
+    return delivery.request_id if isinstance(delivery, Delivery) else delivery.identity[0]
 
 
 def _remember(known: OrderedDict[Identity, None], identity: Identity) -> None:

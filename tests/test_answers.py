@@ -22,7 +22,7 @@ from consumer.answers import (
     read_clock,
     read_usage,
 )
-from consumer.decision import Outcome, Placed, Refused, Trouble, Unavailable, Unsure
+from consumer.decision import Outcome, Placed, Refused, Scope, Unavailable, Unsure
 
 Meaning = Literal["unavailable", "refused", "unsure"]
 CALL_ID = "infocall.4aa8f8e35bb6ece352fec0537b58ac42.1773740701"
@@ -44,7 +44,7 @@ class Known:
     description: str
     statuses: tuple[int, ...]
     meaning: Meaning
-    whose: Trouble = "request"
+    whose: Scope = "request"
 
     def outcome(self, status: int) -> Outcome:
         match self.meaning:
@@ -69,7 +69,11 @@ KNOWN: dict[str, Known] = {
         "ERROR_CORE", "Could not find config for number", (400,), "refused", "line"
     ),
     "monthly limit": Known(
-        "ERROR_CORE", "Infocall limit for this month is exceeded", (400, 403), "refused", "portal"
+        "ERROR_CORE",
+        "Infocall limit for this month is exceeded",
+        (400, 403),
+        "refused",
+        "rented lines",
     ),
     "bad number": Known("ERROR_CORE", "Phone number is not correct", (400, 403), "refused"),
     "infocall failure": Known("ERROR_CORE", "Infocall failure", (400, 403), "unsure"),
@@ -404,17 +408,17 @@ SHAPES: dict[str, tuple[int, bytes, Outcome]] = {
     "RESULT false": (
         200,
         b'{"result":{"RESULT":false},' + TIME + b"}",
-        Refused("RESULT_FALSE", "the portal did not start the call", 200),
+        Refused("RESULT_FALSE", "the portal did not start the call", 200, "portal"),
     ),
     "result false": (
         200,
         b'{"result":false}',
-        Refused("RESULT_FALSE", "the portal did not start the call", 200),
+        Refused("RESULT_FALSE", "the portal did not start the call", 200, "portal"),
     ),
     "RESULT false, error empty": (
         200,
         b'{"error":"","result":{"RESULT":false}}',
-        Refused("RESULT_FALSE", "the portal did not start the call", 200),
+        Refused("RESULT_FALSE", "the portal did not start the call", 200, "portal"),
     ),
     "RESULT 1": (200, b'{"result":{"RESULT":1}}', Unsure("UNREADABLE_ANSWER", DOCUMENTED, 200)),
     "RESULT in letters": (
@@ -473,13 +477,13 @@ SHAPES: dict[str, tuple[int, bytes, Outcome]] = {
     "error of v3, unknown": (
         400,
         b'{"error":{"code":"BITRIX_REST_V3_EXCEPTION","message":"Bad request"}}',
-        Refused("BITRIX_REST_V3_EXCEPTION", "Bad request", 400),
+        Refused("BITRIX_REST_V3_EXCEPTION", "Bad request", 400, "portal"),
     ),
-    "error of v3, empty": (400, b'{"error":{}}', Refused("HTTP_400", NO_CODE, 400)),
+    "error of v3, empty": (400, b'{"error":{}}', Refused("HTTP_400", NO_CODE, 400, "portal")),
     "a number for a code": (
         400,
         b'{"error":100,"error_description":"Bad"}',
-        Refused("100", "Bad", 400),
+        Refused("100", "Bad", 400, "portal"),
     ),
     "a number for a code, 5xx": (
         500,
@@ -489,13 +493,13 @@ SHAPES: dict[str, tuple[int, bytes, Outcome]] = {
     "digits for a code": (
         400,
         b'{"error":"400","error_description":"Bad"}',
-        Refused("400", "Bad", 400),
+        Refused("400", "Bad", 400, "portal"),
     ),
-    "code 0, nothing else": (400, b'{"error":0}', Refused("HTTP_400", NO_CODE, 400)),
+    "code 0, nothing else": (400, b'{"error":0}', Refused("HTTP_400", NO_CODE, 400, "portal")),
     "an unknown 4xx code": (
         418,
         b'{"error":"TEAPOT","error_description":"Short and stout"}',
-        Refused("TEAPOT", "Short and stout", 418),
+        Refused("TEAPOT", "Short and stout", 418, "portal"),
     ),
     "an unknown 5xx code": (
         503,
@@ -505,7 +509,7 @@ SHAPES: dict[str, tuple[int, bytes, Outcome]] = {
     "an unknown text under ERROR_CORE": (
         400,
         b'{"error":"ERROR_CORE","error_description":"Something new"}',
-        Refused("ERROR_CORE", "Something new", 400),
+        Refused("ERROR_CORE", "Something new", 400, "portal"),
     ),
     "an unknown text under ERROR_CORE, 5xx": (
         500,
@@ -515,12 +519,12 @@ SHAPES: dict[str, tuple[int, bytes, Outcome]] = {
     "ERROR_CORE and nothing else": (
         400,
         b'{"error":"ERROR_CORE"}',
-        Refused("ERROR_CORE", "", 400),
+        Refused("ERROR_CORE", "", 400, "portal"),
     ),
     "an unknown text and no code": (
         400,
         b'{"error":"","error_description":"Something new"}',
-        Refused("HTTP_400", "Something new", 400),
+        Refused("HTTP_400", "Something new", 400, "portal"),
     ),
     "an unknown text and no code, 5xx": (
         500,
@@ -530,7 +534,7 @@ SHAPES: dict[str, tuple[int, bytes, Outcome]] = {
     "a known text under another code decides nothing": (
         400,
         b'{"error":"SOMETHING_NEW","error_description":"Infocall failure"}',
-        Refused("SOMETHING_NEW", "Infocall failure", 400),
+        Refused("SOMETHING_NEW", "Infocall failure", 400, "portal"),
     ),
     "two refusals joined": (
         400,
@@ -544,7 +548,7 @@ SHAPES: dict[str, tuple[int, bytes, Outcome]] = {
             "ERROR_CORE",
             "Something else; Infocall limit for this month is exceeded",
             400,
-            "portal",
+            "rented lines",
         ),
     ),
     "a doubt outweighs a refusal": (
@@ -555,19 +559,19 @@ SHAPES: dict[str, tuple[int, bytes, Outcome]] = {
     "a text within another": (
         400,
         b'{"error":"","error_description":"No Infocall failure"}',
-        Refused("HTTP_400", "No Infocall failure", 400),
+        Refused("HTTP_400", "No Infocall failure", 400, "portal"),
     ),
     "a long text is cut": (
         400,
         error_body("X" * 100, "d" * 10_001),
-        Refused("X" * 64, "d" * 10_000, 400),
+        Refused("X" * 64, "d" * 10_000, 400, "portal"),
     ),
     "a text for one line": (
         400,
         error_body("SOME\nTHING", "one\r\n\ttwo\x00three \ud800"),
-        Refused("SOME THING", "one two three", 400),
+        Refused("SOME THING", "one two three", 400, "portal"),
     ),
-    "a text that is none": (400, error_body("NEW", ["a"]), Refused("NEW", "", 400)),
+    "a text that is none": (400, error_body("NEW", ["a"]), Refused("NEW", "", 400, "portal")),
 }
 
 
@@ -586,14 +590,14 @@ STATUSES: dict[str, tuple[int, Outcome]] = {
         304,
         Refused("HTTP_304", "the portal moved: mend CALLS_BITRIX24_URL", 304, "portal"),
     ),
-    "400": (400, Refused("HTTP_400", NO_CODE, 400)),
+    "400": (400, Refused("HTTP_400", NO_CODE, 400, "portal")),
     "401": (401, Refused("HTTP_401", ASTRAY, 401, "portal")),
     "403": (403, Refused("HTTP_403", ASTRAY, 403, "portal")),
     "404": (404, Refused("HTTP_404", ASTRAY, 404, "portal")),
-    "405": (405, Refused("HTTP_405", NO_CODE, 405)),
+    "405": (405, Refused("HTTP_405", NO_CODE, 405, "portal")),
     "408": (408, Unsure("HTTP_408", NO_CODE, 408)),
-    "413": (413, Refused("HTTP_413", NO_CODE, 413)),
-    "418": (418, Refused("HTTP_418", NO_CODE, 418)),
+    "413": (413, Refused("HTTP_413", NO_CODE, 413, "portal")),
+    "418": (418, Refused("HTTP_418", NO_CODE, 418, "portal")),
     "429": (429, Unavailable("HTTP_429", NO_CODE, 429)),
     "500": (500, Unsure("HTTP_500", NO_CODE, 500)),
     "502": (502, Unsure("HTTP_502", NO_CODE, 502)),

@@ -84,6 +84,9 @@ FULL = Entry(
     claimed_at=NOW + 2.5,
     changed_at=NOW + 3.75,
     due_at=NOW + 4.001,
+    replayed_at=NOW + 4.5,
+    rows_from=NOW + 4.75,
+    clock_offset_s=-0.25,
     call_id="infocall.4aa8",
     confirmed_by="answer",
     unsure_since=NOW + 5.999999,
@@ -92,7 +95,7 @@ FULL = Entry(
     code="ERROR_CORE",
     description="не 'найден'; \"x\"\n\U0001f4de",
     http_status=400,
-    out=True,
+    published=True,
     body_digest="b" * 64,
     target_digest="t" * 64,
     version=1,
@@ -129,7 +132,7 @@ async def test_every_field_is_kept(ledger: Ledger) -> None:
 
     kept = await ledger.get(FULL.request_id)
     assert kept == FULL
-    assert kept.out is True
+    assert kept.published is True
 
 
 async def test_every_field_can_change(ledger: Ledger) -> None:
@@ -142,7 +145,7 @@ async def test_every_field_can_change(ledger: Ledger) -> None:
 
 async def test_each_change_is_a_new_version(ledger: Ledger) -> None:
     first = await put(ledger, entry())
-    second = await put(ledger, replace(first, out=True), first)
+    second = await put(ledger, replace(first, published=True), first)
     third = await put(ledger, replace(second, attempt=2), second)
 
     assert [first.version, second.version, third.version] == [1, 2, 3]
@@ -159,9 +162,9 @@ async def test_what_is_there_is_not_written_anew(ledger: Ledger) -> None:
 async def test_the_same_written_again_is_one_write(ledger: Ledger) -> None:
     first = await ledger.put(entry(), None)
     assert first is not None
-    second = await ledger.put(replace(first, out=True), first)
+    second = await ledger.put(replace(first, published=True), first)
 
-    assert await ledger.put(replace(first, out=True), first) == second
+    assert await ledger.put(replace(first, published=True), first) == second
     assert await ledger.get("r-1") == second
 
 
@@ -304,9 +307,9 @@ async def test_a_call_of_another_queue_is_not_adopted(url: str, open_ledger: Ope
 async def test_an_adopted_call_may_change_further(ledger: Ledger) -> None:
     adopted = await put(ledger, entry(**FOUND))
 
-    out = await ledger.put(replace(adopted, out=True), adopted)
+    out = await ledger.put(replace(adopted, published=True), adopted)
 
-    assert out == replace(adopted, out=True, version=2)
+    assert out == replace(adopted, published=True, version=2)
 
 
 async def test_an_answer_is_written_even_if_its_call_was_adopted_before(
@@ -328,15 +331,15 @@ async def test_calls_without_an_id_are_not_one_call(ledger: Ledger) -> None:
     assert await ledger.put(entry("r-2", **nameless), None) is not None
 
 
-async def test_known_call_ids_are_those_of_any_request(url: str, open_ledger: Opener) -> None:
+async def test_known_calls_are_those_of_any_request(url: str, open_ledger: Opener) -> None:
     ours, theirs = await open_ledger(url), await open_ledger(url, "reminders")
     await put(ours, entry("r-1", call_id="c1"))
     await put(ours, entry("r-2"))
     await put(theirs, entry("r-3", call_id="c3"))
 
-    assert await ours.known_call_ids(["c1", "c2", "c3", "c1"]) == {"c1", "c3"}
-    assert await ours.known_call_ids([]) == set()
-    assert await ours.known_call_ids(f"c{i}" for i in range(1000)) == {"c1", "c3"}
+    assert await ours.known_calls(["c1", "c2", "c3", "c1"]) == {"c1": 0.0, "c3": 0.0}
+    assert await ours.known_calls([]) == {}
+    assert await ours.known_calls(f"c{i}" for i in range(1000)) == {"c1": 0.0, "c3": 0.0}
 
 
 async def test_recent_call_ids_are_the_newest_before_a_moment(ledger: Ledger) -> None:
@@ -497,19 +500,45 @@ async def test_no_two_ledgers_have_the_same_digests(open_ledger: Opener) -> None
 # --- opening
 
 
-async def test_a_ledger_is_new_until_a_worker_has_started_with_it(
+async def test_a_ledger_has_begun_once_any_worker_of_the_queue_says_so(
     url: str, open_ledger: Opener
 ) -> None:
-    failed_start = await open_ledger(url)
-    first = await open_ledger(url)
+    first, standby = await open_ledger(url), await open_ledger(url)
+    assert not await standby.has_begun()
+
     await first.begin()
-    second = await open_ledger(url)
+    await first.begin()
 
-    assert (failed_start.created, first.created, second.created) == (True, True, False)
+    assert await standby.has_begun()
+    assert await first.has_begun()
+    assert await (await open_ledger(url)).has_begun()
 
 
-async def test_a_fresh_ledger_is_made_just_now(ledger: Ledger) -> None:
-    assert ledger.created
+async def test_whether_a_ledger_has_begun_is_each_queues_own(url: str, open_ledger: Opener) -> None:
+    await (await open_ledger(url)).begin()
+
+    assert not await (await open_ledger(url, "another.queue")).has_begun()
+
+
+async def test_that_the_history_was_readable_is_known_for_some_days(
+    url: str, open_ledger: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = await open_ledger(url)
+    assert not await ledger.has_seen_history()
+
+    await ledger.note_history_shown()
+    assert await (await open_ledger(url)).has_seen_history()
+
+    monkeypatch.setattr("consumer.ledger.ledger.HISTORY_BELIEVED_S", 0.0)
+    assert not await ledger.has_seen_history()
+
+
+async def test_a_call_stays_known_when_another_takes_its_place(ledger: Ledger) -> None:
+    first = await put(ledger, entry(state="started", call_id="c1", claimed_at=NOW))
+    await ledger.remember_call(first)
+    await put(ledger, replace(first, state="placing", call_id=None), first)
+
+    assert await ledger.known_calls(["c1", "c2"]) == {"c1": NOW}
 
 
 async def test_what_was_written_is_there_after_a_restart(url: str, open_ledger: Opener) -> None:
@@ -530,7 +559,7 @@ CLOSED: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "put": lambda ledger: ledger.put(entry(), None),
     "check_writable": lambda ledger: ledger.check_writable(),
     "others_in_doubt": lambda ledger: ledger.others_in_doubt(entry()),
-    "known_call_ids": lambda ledger: ledger.known_call_ids(["c1"]),
+    "known_calls": lambda ledger: ledger.known_calls(["c1"]),
     "recent_call_ids": lambda ledger: ledger.recent_call_ids(NOW, 1),
     "oldest_failure": lambda ledger: ledger.oldest_failure(),
     "forget": lambda ledger: ledger.forget(entry()),

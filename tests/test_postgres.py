@@ -112,7 +112,7 @@ async def test_many_may_make_it_at_the_same_moment(database_url: str) -> None:
     await asyncio.gather(*(ledger.open() for ledger in ledgers))
 
     assert len({ledger.digest("x") for ledger in ledgers}) == 1
-    assert all(ledger.created for ledger in ledgers)
+    assert not any([await ledger.has_begun() for ledger in ledgers])
     for ledger in ledgers:
         await ledger.close()
 

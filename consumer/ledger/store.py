@@ -73,6 +73,15 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX calls_by_change ON calls (state, changed_at);
     INSERT INTO about VALUES ('new', '');
     """,
+    """
+    ALTER TABLE calls RENAME COLUMN out TO published;
+    ALTER TABLE calls ADD COLUMN replayed_at DOUBLE PRECISION NOT NULL DEFAULT 0;
+    ALTER TABLE calls ADD COLUMN rows_from DOUBLE PRECISION NOT NULL DEFAULT 0;
+    ALTER TABLE calls ADD COLUMN clock_offset_s DOUBLE PRECISION;
+    CREATE TABLE earlier_calls (call_id TEXT PRIMARY KEY, claimed_at DOUBLE PRECISION NOT NULL);
+    INSERT INTO about SELECT DISTINCT 'begun ' || queue, CAST('' AS BYTEA) FROM calls;
+    DELETE FROM about WHERE name = 'new';
+    """,
 )
 """One script per version of the tables, in SQL that every store understands."""
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 
-class Pace:
+class RateLimiter:
     """A leaky bucket like the portal's own: so many requests a second, and a short burst.
 
     The allowance is empty when the first request asks for it: whoever called before us, a worker
@@ -35,29 +35,45 @@ class Pace:
         self._turn = asyncio.Lock()
         self._allowance = 0.0
         self._counted_at: float | None = None
-        self._held_until = float("-inf")
+        self._blocked_until = float("-inf")
 
-    async def wait(self) -> None:
+    async def acquire(self) -> None:
         """Wait until one more request is allowed, in the order of asking, and take it."""
         async with self._turn:
             while (delay_s := self._delay_s()) > 0:
                 await self._sleep(delay_s)
             self._allowance -= 1
 
+    async def acquire_for_call(self) -> None:
+        """Do as `acquire`, but not while calls are blocked."""
+        self._refill()  # what is saved up counts from here
+        await self._unblocked()
+        await self.acquire()
+        while self._blocked_s() > 0:  # since this request began to wait for its turn
+            self._allowance += 1
+            await self._unblocked()
+            await self.acquire()
+
     def empty(self) -> None:
-        """Forget what was saved up: the portal says that its bucket is full."""
+        """Forget what was saved up: the portal's bucket is full, or somebody else may fill it."""
         self._refill()
         self._allowance = min(self._allowance, 0.0)
 
-    def hold(self, seconds: float) -> None:
-        """Allow nothing for so many seconds."""
-        self._held_until = max(self._held_until, self._clock() + seconds)
+    def block_for(self, seconds: float) -> None:
+        """Allow no call for so many seconds; other requests are not affected."""
+        self._blocked_until = max(self._blocked_until, self._clock() + seconds)
+
+    async def _unblocked(self) -> None:
+        while (blocked_s := self._blocked_s()) > 0:
+            await self._sleep(blocked_s)
+
+    def _blocked_s(self) -> float:
+        return self._blocked_until - self._clock()
 
     def _delay_s(self) -> float:
         self._refill()
-        held_s = self._held_until - self._clock()
         missing = 1 - self._allowance
-        return max(held_s, missing / self._rate_per_s if self._rate_per_s and missing > 0 else 0.0)
+        return missing / self._rate_per_s if self._rate_per_s and missing > 0 else 0.0
 
     def _refill(self) -> None:
         now = self._clock()

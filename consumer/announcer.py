@@ -1,17 +1,16 @@
-"""What we publish: events, requests that wait, dead letters; each with its line in the log."""
+"""Which message belongs to which state: events, delayed requests, dead letters, each logged."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
 from consumer import metrics
+from consumer.delivery import Delivery, Unreadable
 from consumer.ledger import Entry
 from consumer.messages import (
     CallFailed,
-    CallRequested,
     CallStarted,
     ConfirmedBy,
     Event,
@@ -32,42 +31,7 @@ GRACE_S = 0.5
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """A request as it came.
-
-    Attributes:
-        body: Byte for byte.
-        fields: The body as parsed.
-        request_id: Readable even where *request* is not.
-        request: The request, or what is wrong with it.
-        trail: What its headers say.
-        redelivered: Whether the broker has handed it out before.
-    """
-
-    body: bytes = field(repr=False)
-    fields: Mapping[str, Any] = field(repr=False)
-    request_id: str
-    request: CallRequested | Invalid
-    trail: Trail
-    redelivered: bool = False
-
-    @property
-    def call(self) -> CallRequested | None:
-        """The request, if it is one."""
-        return self.request if isinstance(self.request, CallRequested) else None
-
-    @property
-    def number(self) -> str | None:
-        """The number, in E.164 where it can be read."""
-        return self.call.to_number if self.call else _text(self.fields.get("to_number"))
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-class Outbox:
+class Announcer:
     """Publishes what belongs to the states that requests reach, until the broker confirms it."""
 
     def __init__(self, publisher: Publisher, topology: Topology) -> None:
@@ -76,38 +40,40 @@ class Outbox:
         self._source = f"/call-consumer/{topology.requests.name}"
 
     async def started(
-        self, entry: Entry, letter: Letter, confirmed_by: ConfirmedBy | None = None
+        self, entry: Entry, delivery: Delivery, confirmed_by: ConfirmedBy | None = None
     ) -> None:
         """Announce that the portal accepted the call."""
         event = CallStarted(
             event_id=event_id(entry.request_id, entry.replay, "call.started"),
             request_id=entry.request_id,
             call_id=entry.call_id,
-            to_number=letter.number or "",
+            to_number=delivery.number or "",
             from_line=entry.line or "",
-            voice=letter.call.voice if letter.call else None,
+            voice=delivery.call.voice if delivery.call else None,
             attempt=entry.attempt,
             replay=entry.replay,
             requested_at=_time(entry.first_seen_at),
             started_at=_time(entry.changed_at),
             confirmed_by=confirmed_by or entry.confirmed_by or "answer",
-            metadata=letter.call.metadata if letter.call else None,
+            metadata=delivery.call.metadata if delivery.call else None,
         )
-        await self._announce(event, letter.trail)
+        await self._announce(event, delivery.trail)
         log.info("call.started", call_id=entry.call_id, confirmed_by=event.confirmed_by)
 
-    async def waits(self, letter: Letter, wait_s: float, entry: Entry | None = None) -> None:
+    async def postponed(
+        self, delivery: Delivery, wait_s: float, entry: Entry | None = None
+    ) -> None:
         """Put a request into the delay queue nearest to *wait_s* seconds."""
-        headers = letter.trail.headers() | {"x-reason": "not_before"}
+        headers = delivery.trail.headers() | {"x-reason": "not_before"}
         if entry is not None:
             headers = replace(
-                letter.trail,
+                delivery.trail,
                 attempt=entry.attempt,
                 unsure_since=None if entry.unsure_since is None else _moment(entry.unsure_since),
             ).headers() | _trouble(entry)
         # What was to be 30 s when it was recorded shall not become six times 5 s a moment later.
         queue = self._topology.delay_for(wait_s + (GRACE_S if entry is not None else 0.0))
-        message = build_message(letter.body, headers, correlation_id=letter.request_id)
+        message = build_message(delivery.body, headers, correlation_id=delivery.request_id)
         await self._publisher.publish_until_confirmed(message, "", queue.name)
         delay = next(d for d, known in self._topology.delays.items() if known is queue)
         metrics.DELAYED.labels(delay).inc()
@@ -119,22 +85,22 @@ class Outbox:
             unsure=bool(entry and entry.unsure_since is not None),
         )
 
-    async def dead_letter(self, entry: Entry, letter: Letter) -> None:
+    async def dead_letter(self, entry: Entry, delivery: Delivery) -> None:
         """Keep a request that failed."""
         trail = replace(
-            letter.trail,
+            delivery.trail,
             attempt=entry.attempt,
             replay=entry.replay,
             redial=False,
             unsure_since=None if entry.unsure_since is None else _moment(entry.unsure_since),
         )
         headers = trail.headers() | _trouble(entry) | {"x-failed-at": _time(entry.changed_at)}
-        message = build_message(letter.body, headers, correlation_id=entry.request_id)
+        message = build_message(delivery.body, headers, correlation_id=entry.request_id)
         queue = self._topology.dead_letters.name
         await self._publisher.publish_until_confirmed(message, "", queue)
         metrics.DEAD_LETTERS.labels(entry.reason).inc()
 
-    async def failed(self, entry: Entry, letter: Letter) -> None:
+    async def failed(self, entry: Entry, delivery: Delivery) -> None:
         """Announce that no call will come of a request."""
         event = CallFailed(
             event_id=event_id(entry.request_id, entry.replay, "call.failed"),
@@ -146,39 +112,44 @@ class Outbox:
             attempt=entry.attempt,
             replay=entry.replay,
             failed_at=_time(entry.changed_at),
-            to_number=letter.number,
+            to_number=delivery.number,
             from_line=entry.line,
-            metadata=letter.call.metadata if letter.call else None,
+            metadata=delivery.call.metadata if delivery.call else None,
         )
-        await self._announce(event, letter.trail)
+        await self._announce(event, delivery.trail)
         log.warning("call.failed", reason=event.reason, code=event.code)
 
-    async def invalid(self, body: bytes, trail: Trail, invalid: Invalid) -> None:
-        """Keep and announce a body that is no request; it has no entry in the ledger."""
-        now = rfc3339(datetime.now(UTC))
-        trail = replace(trail, attempt=0, redial=False, unsure_since=None)
-        headers = trail.headers() | {
-            "x-reason": "invalid",
-            "x-code": invalid.code,
-            "x-description": invalid.description,
-            "x-failed-at": now,
-        }
-        message = build_message(body, headers, correlation_id=invalid.request_id)
-        queue = self._topology.dead_letters.name
-        await self._publisher.publish_until_confirmed(message, "", queue)
+    async def invalid(self, message: Delivery | Unreadable, error: Invalid) -> None:
+        """Announce a message that is no request, and keep it; it has no entry in the ledger.
+
+        A body that is not even JSON of a size that we allow is kept by the broker itself, once its
+        message is rejected: nothing of that size is sent back over the link.
+        """
+        failed_at = rfc3339(datetime.now(UTC))
+        trail = replace(message.trail, attempt=0, redial=False, unsure_since=None)
+        if isinstance(message, Delivery) or message.parsed:
+            headers = trail.headers() | {
+                "x-reason": "invalid",
+                "x-code": error.code,
+                "x-description": error.description,
+                "x-failed-at": failed_at,
+            }
+            kept = build_message(message.body, headers, correlation_id=error.request_id)
+            queue = self._topology.dead_letters.name
+            await self._publisher.publish_until_confirmed(kept, "", queue)
         metrics.DEAD_LETTERS.labels("invalid").inc()
         event = CallFailed(
-            event_id=invalid_event_id(body),
-            request_id=invalid.request_id,
+            event_id=invalid_event_id(message.body),
+            request_id=error.request_id,
             reason="invalid",
-            code=invalid.code,
-            description=invalid.description,
+            code=error.code,
+            description=error.description,
             attempt=0,
             replay=trail.replay,
-            failed_at=now,
+            failed_at=failed_at,
         )
         await self._announce(event, trail)
-        log.warning("call.failed", reason="invalid", code=invalid.code, why=invalid.description)
+        log.warning("call.failed", reason="invalid", code=error.code, why=error.description)
 
     async def _announce(self, event: Event, trail: Trail) -> None:
         kind = event_type(event)

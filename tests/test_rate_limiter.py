@@ -6,7 +6,7 @@ from math import floor
 
 import pytest
 
-from consumer.pace import Pace
+from consumer.limits.rate_limiter import RateLimiter
 
 
 @dataclass
@@ -32,16 +32,16 @@ def clock() -> Clock:
     return Clock()
 
 
-def paced(clock: Clock, rate_per_s: float = 2.0, burst: int = 20) -> Pace:
-    return Pace(rate_per_s, burst, clock=clock, sleep=clock.sleep)
+def paced(clock: Clock, rate_per_s: float = 2.0, burst: int = 20) -> RateLimiter:
+    return RateLimiter(rate_per_s, burst, clock=clock, sleep=clock.sleep)
 
 
-async def times_of(pace: Pace, clock: Clock, requests: int) -> list[float]:
+async def times_of(pace: RateLimiter, clock: Clock, requests: int) -> list[float]:
     """Say when each of so many requests was allowed, in seconds from now."""
     began = clock.now
     times = []
     for _ in range(requests):
-        await pace.wait()
+        await pace.acquire_for_call()
         times.append(round(clock.now - began, 3))
     return times
 
@@ -59,7 +59,7 @@ async def test_the_time_before_the_first_request_saves_nothing_up(clock: Clock) 
 
 async def test_idle_time_saves_up_a_burst_and_no_more(clock: Clock) -> None:
     pace = paced(clock, burst=3)
-    await pace.wait()
+    await pace.acquire_for_call()
     clock.now += 3600
 
     assert await times_of(pace, clock, 5) == [0.0, 0.0, 0.0, 0.5, 1.0]
@@ -67,7 +67,7 @@ async def test_idle_time_saves_up_a_burst_and_no_more(clock: Clock) -> None:
 
 async def test_a_short_idle_time_saves_up_what_it_is_worth(clock: Clock) -> None:
     pace = paced(clock)
-    await pace.wait()
+    await pace.acquire_for_call()
     clock.now += 1.25
 
     assert await times_of(pace, clock, 4) == [0.0, 0.0, 0.25, 0.75]
@@ -75,12 +75,12 @@ async def test_a_short_idle_time_saves_up_what_it_is_worth(clock: Clock) -> None
 
 async def test_slow_requests_are_not_slowed_down_further(clock: Clock) -> None:
     pace = paced(clock)
-    await pace.wait()
+    await pace.acquire_for_call()
     clock.slept.clear()
 
     for _ in range(10):
         clock.now += 0.5
-        await pace.wait()
+        await pace.acquire_for_call()
 
     assert clock.slept == []
 
@@ -99,7 +99,7 @@ async def test_those_who_asked_first_come_first(clock: Clock) -> None:
     came: list[int] = []
 
     async def ask(number: int) -> None:
-        await pace.wait()
+        await pace.acquire_for_call()
         came.append(number)
 
     async with asyncio.TaskGroup() as asking:
@@ -117,22 +117,22 @@ async def test_who_stops_waiting_takes_nothing(clock: Clock) -> None:
         asleep.set()
         await asyncio.Event().wait()
 
-    pace = Pace(2.0, 20, clock=clock, sleep=sleep_on)
-    waiting = asyncio.create_task(pace.wait())
+    pace = RateLimiter(2.0, 20, clock=clock, sleep=sleep_on)
+    waiting = asyncio.create_task(pace.acquire_for_call())
     await asleep.wait()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     clock.now += 0.5
 
-    await pace.wait()  # it would sleep on for ever
+    await pace.acquire_for_call()  # it would sleep on for ever
 
     assert clock.now == 1000.5
 
 
 async def test_emptied_it_begins_anew(clock: Clock) -> None:
     pace = paced(clock)
-    await pace.wait()
+    await pace.acquire_for_call()
     clock.now += 3600
 
     pace.empty()
@@ -142,7 +142,7 @@ async def test_emptied_it_begins_anew(clock: Clock) -> None:
 
 async def test_emptying_counts_the_time_until_then(clock: Clock) -> None:
     pace = paced(clock)
-    await pace.wait()
+    await pace.acquire_for_call()
     pace.empty()
     clock.now += 0.25
 
@@ -159,18 +159,18 @@ async def test_it_may_be_emptied_before_it_is_used(clock: Clock) -> None:
 
 async def test_held_it_allows_nothing_and_then_what_was_saved_up(clock: Clock) -> None:
     pace = paced(clock, burst=3)
-    await pace.wait()
+    await pace.acquire_for_call()
 
-    pace.hold(60)
+    pace.block_for(60)
 
     assert await times_of(pace, clock, 4) == [60.0, 60.0, 60.0, 60.5]
 
 
 async def test_a_shorter_hold_does_not_end_a_longer_one(clock: Clock) -> None:
     pace = paced(clock)
-    pace.hold(60)
+    pace.block_for(60)
 
-    pace.hold(1)
+    pace.block_for(1)
 
     assert await times_of(pace, clock, 1) == [60.0]
 
@@ -178,7 +178,7 @@ async def test_a_shorter_hold_does_not_end_a_longer_one(clock: Clock) -> None:
 async def test_a_hold_of_nothing_is_none(clock: Clock) -> None:
     pace = paced(clock)
 
-    pace.hold(0)
+    pace.block_for(0)
 
     assert await times_of(pace, clock, 1) == [0.5]
 
@@ -186,7 +186,7 @@ async def test_a_hold_of_nothing_is_none(clock: Clock) -> None:
 async def test_without_a_rate_a_hold_still_holds(clock: Clock) -> None:
     pace = paced(clock, rate_per_s=0)
 
-    pace.hold(60)
+    pace.block_for(60)
 
     assert await times_of(pace, clock, 3) == [60.0, 60.0, 60.0]
 
@@ -196,24 +196,24 @@ async def test_a_hold_reaches_those_who_wait_already(clock: Clock) -> None:
 
     async def sleep(seconds: float) -> None:
         if not slept:
-            pace.hold(60)
+            pace.block_for(60)
         slept.append(seconds)
         clock.now += seconds
 
-    pace = Pace(2.0, 20, clock=clock, sleep=sleep)
+    pace = RateLimiter(2.0, 20, clock=clock, sleep=sleep)
 
-    await pace.wait()
+    await pace.acquire_for_call()
 
     assert slept == [0.5, 59.5]
 
 
 async def test_by_the_real_clock_the_rate_is_kept() -> None:
-    pace = Pace(200.0, 1)
+    pace = RateLimiter(200.0, 1)
     loop = asyncio.get_running_loop()
     began = loop.time()
 
     for _ in range(10):
-        await pace.wait()
+        await pace.acquire_for_call()
 
     assert 0.045 <= loop.time() - began < 1
 
@@ -261,7 +261,7 @@ async def test_a_busy_worker_uses_the_whole_rate_and_is_never_refused(
     ends = clock.now + TEN_MINUTES
 
     while clock.now < ends:
-        await pace.wait()
+        await pace.acquire_for_call()
         bucket.ask(clock.now)
 
     assert bucket.refused == 0
@@ -281,7 +281,7 @@ async def test_a_worker_that_idles_and_bursts_is_never_refused(
     turn = 0
     while clock.now < ends:
         for _ in range(3 * burst):
-            await pace.wait()
+            await pace.acquire_for_call()
             bucket.ask(clock.now)
         clock.now += gaps_s[turn % len(gaps_s)]
         turn += 1
@@ -299,7 +299,7 @@ async def test_a_worker_that_takes_over_from_a_full_burst_is_not_refused(
     pace = paced(clock, rate_per_s)
 
     for _ in range(rate_per_s * 60):
-        await pace.wait()
+        await pace.acquire_for_call()
         bucket.ask(clock.now)
 
     assert bucket.refused == 0

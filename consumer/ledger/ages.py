@@ -1,0 +1,60 @@
+"""How long ago a record was written, on a clock that nobody sets."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+CLOCKS_AGREE_S = 5.0
+"""How far two hosts' clocks may be apart, measured against the portal's, which counts seconds."""
+REMEMBERED = 100_000
+
+
+class Ages:
+    """Measures ages from the moment at which this process first saw a record.
+
+    What passed before that is believed only where the writer's clock and ours are equally far from
+    the portal's: clocks are set, and differ from host to host.
+
+    Args:
+        clock_offset_s: How far the portal's clock is ahead of ours now; None if unknown.
+        clock: Seconds that only grow.
+        wall: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        clock_offset_s: Callable[[], float | None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.clock_offset_s = clock_offset_s
+        self._clock = clock
+        self._wall = wall
+        self._began: OrderedDict[Hashable, float] = OrderedDict()
+
+    def begin(self, key: Hashable) -> None:
+        """Note that what *key* names has just happened."""
+        self._began[key] = self._clock()
+        if len(self._began) > REMEMBERED:
+            self._began.popitem(last=False)
+
+    def age_s(self, key: Hashable, since: float, clock_offset_s: float | None) -> float:
+        """Return for how many seconds what *key* names has been so, as far as that is certain.
+
+        Args:
+            key: Names one event.
+            since: When it was, by the clock of who wrote it down.
+            clock_offset_s: How far the portal's clock was ahead of that clock.
+        """
+        if key not in self._began:
+            self.begin(key)
+            if self._agree(clock_offset_s):
+                self._began[key] -= max(0.0, self._wall() - since)
+        return self._clock() - self._began[key]
+
+    def _agree(self, theirs: float | None) -> bool:
+        ours = self.clock_offset_s()
+        if ours is None or theirs is None:
+            return ours is theirs  # where the portal tells no time there is nothing to go by
+        return abs(ours - theirs) <= CLOCKS_AGREE_S

@@ -1,0 +1,236 @@
+"""One fault of the whole portal must not drain the queue into the dead letters."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import structlog
+
+from consumer import metrics
+from consumer.decision import Outcome, Placed, Refused, Unavailable, Unsure
+
+CONNECTION_WAITS_S = (5.0, 60.0)
+OTHER_WAITS_S = (30.0, 900.0)
+"""The first and the longest wait between probes, in seconds."""
+
+Kind = Literal["refused", "rate", "connection", "doubt", "bug"]
+KINDS: tuple[Kind, ...] = ("refused", "rate", "connection", "doubt", "bug")
+Lines = Literal["all", "rented", "default"]
+SIP_LINE = re.compile(r"(reg|sip)\d")
+
+log = structlog.get_logger(__name__)
+
+
+class Intake(Protocol):
+    """What is stopped while the breaker is open."""
+
+    def hold(self, reason: str) -> None:
+        """Take no more messages, until *reason* is released."""
+
+    def release(self, reason: str) -> None:
+        """Take messages again."""
+
+    def limit(self, prefetch: int | None) -> None:
+        """Take at most so many at once; None for as many as at first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What went wrong that is no single request's fault; faults of one kind count together.
+
+    Attributes:
+        lines: Which lines' calls can meet it: all, those that are no SIP lines, or the default.
+        retry_after_s: The shortest wait that the portal asked for, in seconds.
+    """
+
+    kind: Kind
+    code: str = ""
+    lines: Lines = "all"
+    retry_after_s: float = 0.0
+
+    def can_meet(self, line: str | None, default_line: str | None) -> bool:
+        """Tell whether a call by *line* could have met it."""
+        match self.lines:
+            case "all":
+                return True
+            case "rented":
+                return not SIP_LINE.match(line or "")
+            case "default":
+                return line == default_line
+
+
+def fault_of(outcome: Outcome, *, on_default_line: bool) -> Fault | None:
+    """Tell a portal-wide fault from a request's own.
+
+    Args:
+        outcome: What the portal answered.
+        on_default_line: Whether the call went by the line that requests use which name none.
+    """
+    match outcome:
+        case Placed():
+            return None
+        case Refused(code, whose="portal"):
+            return Fault("refused", code.upper())
+        case Refused(code, whose="rented lines"):
+            return Fault("refused", code.upper(), "rented")
+        case Refused(code, whose="line") if on_default_line:
+            return Fault("refused", code.upper(), "default")
+        case Refused():
+            return None
+        case Unavailable(code, counts=False):
+            return Fault("rate", code.upper(), retry_after_s=outcome.retry_after_s)
+        case Unavailable(code):
+            return Fault("connection", code.upper(), retry_after_s=outcome.retry_after_s)
+        case Unsure(code):
+            return Fault("doubt", code.upper())
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the breaker has to know of a call.
+
+    Attributes:
+        epoch: The breaker's when the call began.
+    """
+
+    request_id: str
+    line: str | None
+    epoch: int
+
+
+class CircuitBreaker:
+    """Counts faults in a row, stops the intake, and finds out when to go on.
+
+    Closed: all is well. Open: nothing is dialled, and a harmless question asked now and then.
+    Half-open: one call at a time, until one that could have met the fault has not.
+
+    Args:
+        after: How many different requests in a row must meet the same kind of fault to open it.
+        intake: What is stopped.
+        probe: Asks the portal something harmless; tells whether one of the codes still shows.
+        default_line: The line that requests use which name none.
+    """
+
+    def __init__(
+        self,
+        after: int,
+        intake: Intake,
+        probe: Callable[[Kind, set[str]], Awaitable[bool]],
+        default_line: str | None,
+    ) -> None:
+        self._after = after
+        self._intake = intake
+        self._probe = probe
+        self._default_line = default_line
+        self._row: dict[str, Fault] = {}
+        self._kind: Kind = "refused"
+        self._code = ""
+        self._wait_s = 0.0
+        self._opened = asyncio.Event()
+        self.epoch = 0
+        """Grows each time it opens."""
+        self.state: Literal["closed", "open", "half_open"] = "closed"
+        for kind in KINDS:
+            metrics.PAUSED.labels(kind).set(0)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing may be dialled."""
+        return self.state == "open"
+
+    @property
+    def detail(self) -> str:
+        """Say for people how things stand."""
+        if self.state == "closed":
+            return "closed"
+        return f"{self.state} for {self._kind} {self._code}".rstrip()
+
+    def record(self, outcome: Outcome, call: Call) -> float | None:
+        """Take an answer into account.
+
+        Returns:
+            Seconds to wait, if this was a call let through while half open and it met a fault that
+            is not its own; None if the answer is to be taken as it is.
+        """
+        if self._is_over(call):
+            return None
+        fault = fault_of(outcome, on_default_line=call.line == self._default_line)
+        if fault is None:
+            self._disprove(outcome, call)
+            return None
+        wait_s = self._count(fault, call.request_id)
+        return None if isinstance(outcome, Unsure) else wait_s
+
+    def record_bug(self, error: Exception, call: Call) -> None:
+        """Take into account that our own code failed: it may fail for all."""
+        if not self._is_over(call):
+            self._count(Fault("bug", type(error).__name__), call.request_id)
+
+    def _is_over(self, call: Call) -> bool:
+        """Tell whether *call* began before the breaker opened, and so proves nothing now."""
+        return self.state == "open" or call.epoch != self.epoch
+
+    def _count(self, fault: Fault, request_id: str) -> float | None:
+        if any(known.kind != fault.kind for known in self._row.values()):
+            self._row.clear()
+        self._row[request_id] = fault
+        if self.state == "half_open":
+            again_s = self._wait_s * 2 if fault.kind == self._kind else 0.0
+            self._open(fault, again_s)
+            return self._wait_s
+        if len(self._row) >= self._after:
+            self._open(fault, 0.0)
+        return None
+
+    def _disprove(self, outcome: Outcome, call: Call) -> None:
+        """Strike out the faults that *call* could have met and did not."""
+        placed = isinstance(outcome, Placed)
+        self._row = {
+            request_id: fault
+            for request_id, fault in self._row.items()
+            if not (fault.lines == "all" or (placed and self._can_meet(fault, call)))
+        }
+        if self.state == "half_open" and not self._row:
+            self._close()
+
+    def _can_meet(self, fault: Fault, call: Call) -> bool:
+        return fault.can_meet(call.line, self._default_line)
+
+    async def run(self) -> None:
+        """Wait while open, probe, and let one call through."""
+        while True:
+            await self._opened.wait()
+            await asyncio.sleep(self._wait_s)
+            codes = {fault.code for fault in self._row.values()}
+            if await self._probe(self._kind, codes):
+                self._wait_s = min(self._wait_s * 2, max(_waits(self._kind)[1], self._wait_s))
+                log.info("worker.still_paused", cause=self._kind, code=self._code)
+                continue
+            self._opened.clear()
+            self.state = "half_open"
+            metrics.PAUSED.labels(self._kind).set(0)
+            log.info("worker.trying")
+            self._intake.limit(1)
+            self._intake.release("portal")
+
+    def _open(self, fault: Fault, wait_s: float) -> None:
+        first_s, longest_s = _waits(fault.kind)
+        self._wait_s = max(min(max(wait_s, first_s), longest_s), fault.retry_after_s)
+        self._kind, self._code = fault.kind, fault.code
+        self.state = "open"
+        self.epoch += 1
+        self._intake.hold("portal")
+        self._opened.set()
+        metrics.PAUSED.labels(fault.kind).set(1)
+        log.error("worker.paused", cause=fault.kind, code=fault.code, probe_s=self._wait_s)
+
+    def _close(self) -> None:
+        self.state = "closed"
+        self._intake.limit(None)
+        log.info("worker.resumed")
+
+
+def _waits(kind: Kind) -> tuple[float, float]:
+    return CONNECTION_WAITS_S if kind == "connection" else OTHER_WAITS_S

@@ -1,0 +1,194 @@
+"""Asks the portal's call history about a call whose answer was lost."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from consumer.history import Page, Row, Wanted, by_call_id
+from consumer.ledger import Entry, Ledger, LedgerDown
+from consumer.limits.rate_limiter import RateLimiter
+from consumer.messages import CallRequested
+from consumer.portal import Portal
+from consumer.reconciliation import (
+    Ambiguous,
+    Found,
+    HistoryFinding,
+    LookUpFailed,
+    NoHistory,
+    NotFound,
+)
+
+WINDOW_MARGIN_S = 120.0
+"""How far the portal's idea of when a call began may lie from ours."""
+NEARBY_S = 7200.0
+"""A call that began so near the window may be ours all the same, if a clock is wrong."""
+WHOLE_SECONDS_S = 2.0
+"""The portal tells whole seconds."""
+LONGEST_PLACING_S = 60.0
+"""The portal cuts a request off after this."""
+MOST_PAGES = 20
+PROOF_CANDIDATES = 3
+PROOF_LASTS_S = 3600.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """When a call can have begun, in seconds since the epoch by whichever clock."""
+
+    since: float
+    until: float
+
+    def covers(self, row: Row) -> bool:
+        return self.since <= row.started_at <= self.until
+
+
+class Reconciler:
+    """Looks calls up, and knows how far the history can be trusted.
+
+    It is believed to show calls only once it has shown one of ours: a user who may see only own
+    calls gets a good answer without any automatic call.
+
+    Three clocks may disagree: ours, that of the portal's web server and that of its telephony,
+    which dates the calls. The first two are known; how far the third is from ours, calls show whose
+    ids the ledger knows.
+
+    Args:
+        lag_s: That a call is absent proves nothing until so many seconds after the doubt.
+    """
+
+    def __init__(
+        self, ledger: Ledger, portal: Portal, rate_limiter: RateLimiter, lag_s: float
+    ) -> None:
+        self._ledger = ledger
+        self._portal = portal
+        self._rate_limiter = rate_limiter
+        self._lag_s = lag_s
+        self._shown_at = float("-inf")
+        self._row_offset_s: float | None = None
+        self._warned = False
+
+    async def look(self, entry: Entry, call: CallRequested) -> HistoryFinding:
+        """Look into the history for the call that *entry* may have placed.
+
+        Raises:
+            LedgerDown: It cannot be told whose the calls are.
+        """
+        try:
+            return await self._look(entry, call)
+        except LedgerDown:
+            raise
+        except Exception as error:
+            # An answer that our code fails to read says nothing about the call.
+            log.exception("history.bug")
+            return LookUpFailed(f"the answer could not be read ({type(error).__name__})")
+
+    async def _look(self, entry: Entry, call: CallRequested) -> HistoryFinding:
+        line, number = entry.line or call.from_line or "", call.to_number
+        earliest = self._window(entry).since - NEARBY_S
+        rows = await self._find(Wanted(line, number, earliest))
+        if isinstance(rows, NoHistory):
+            return await self._without_history()
+        if isinstance(rows, LookUpFailed):
+            return rows
+        unknown = await self._unknown(rows)
+        shown = await self._is_shown()  # this also learns how far the telephony's clock is off
+        inside = [row for row in unknown if self._window(entry).covers(row)]
+        if inside:
+            return await self._attribute(entry, inside)
+        if any(row.started_at <= self._window(entry).until + NEARBY_S for row in unknown):
+            return LookUpFailed("a call near the time in question may be this one")
+        return NotFound(conclusive=shown)
+
+    async def _find(self, wanted: Wanted) -> list[Row] | NoHistory | LookUpFailed:
+        """Return the calls that are *wanted*: all of them, or the reason why not."""
+        found: list[Row] = []
+        start = 0
+        for _ in range(MOST_PAGES):
+            page = await self._ask(wanted.parameters() | {"start": start})
+            if not isinstance(page, Page):
+                return page
+            found += [row for row in page.rows if wanted.matches(row)]
+            if page.next_start is None or wanted.lies_before(page.rows):
+                return found
+            start = page.next_start
+        return LookUpFailed("too many calls")
+
+    async def _ask(self, parameters: dict[str, object]) -> Page | NoHistory | LookUpFailed:
+        await self._rate_limiter.acquire()
+        return await self._portal.history(parameters)
+
+    async def _unknown(self, rows: Sequence[Row]) -> list[Row]:
+        """Return the rows that belong to no call that the ledger knows."""
+        known = await self._ledger.known_calls([row.call_id for row in rows])
+        for row in rows:
+            if row.call_id in known:
+                await self._note_shown(row, known[row.call_id])
+        return [row for row in rows if row.call_id not in known]
+
+    async def _note_shown(self, row: Row, claimed_at: float) -> None:
+        """Note that the history shows our calls, and how its clock differs from ours."""
+        if claimed_at:
+            self._row_offset_s = row.started_at - claimed_at
+        if time.monotonic() - self._shown_at >= PROOF_LASTS_S:
+            await self._ledger.note_history_shown()
+        self._shown_at = time.monotonic()
+
+    async def _attribute(self, entry: Entry, rows: Sequence[Row]) -> HistoryFinding:
+        """Say whose *rows* are: another request in doubt may have placed them as well."""
+        others = [
+            other
+            for other in await self._ledger.others_in_doubt(entry)
+            if any(self._window(other).covers(row) for row in rows)
+        ]
+        if any(other.state == "placing" for other in others):
+            return LookUpFailed("another call to the number is being placed")
+        return Ambiguous() if others else Found(rows[0].call_id)
+
+    async def _is_shown(self) -> bool:
+        """Tell whether the history shows calls of ours."""
+        if time.monotonic() - self._shown_at < PROOF_LASTS_S:
+            return True
+        for call_id in await self._candidates():
+            page = await self._ask(by_call_id(call_id))
+            if isinstance(page, Page):
+                await self._unknown([row for row in page.rows if row.call_id == call_id])
+            if time.monotonic() - self._shown_at < PROOF_LASTS_S:
+                return True
+        return False
+
+    async def _candidates(self) -> list[str]:
+        """Return call ids that the history should show: the latest, and the latest surely ended."""
+        now = time.time()
+        latest = await self._ledger.recent_call_ids(now, PROOF_CANDIDATES)
+        ended = await self._ledger.recent_call_ids(now - self._lag_s, PROOF_CANDIDATES)
+        return list(dict.fromkeys(latest + ended))
+
+    def _window(self, entry: Entry) -> Window:
+        """Return when a call that *entry* placed can have begun, by whichever of the clocks."""
+        offsets_s = (
+            0.0,
+            self._portal.clock_offset_s or 0.0,
+            entry.clock_offset_s or 0.0,
+            self._row_offset_s or 0.0,
+        )
+        doubt = entry.claimed_at if entry.unsure_since is None else entry.unsure_since
+        since = (entry.first_claimed_at or entry.first_seen_at) + min(offsets_s) - WINDOW_MARGIN_S
+        if entry.rows_from:
+            since = max(since, entry.rows_from + max(offsets_s) - WHOLE_SECONDS_S)
+        return Window(since, doubt + LONGEST_PLACING_S + max(offsets_s) + WINDOW_MARGIN_S)
+
+    async def _without_history(self) -> NoHistory | LookUpFailed:
+        """Tell a history that cannot be read from one that just now cannot be."""
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "history.unreadable",
+                advice="grant the webhook the scope telephony and its owner Call statistics - View",
+            )
+        if self._shown_at > float("-inf") or await self._ledger.has_seen_history():
+            return LookUpFailed("the history could be read before")
+        return NoHistory()

@@ -1,0 +1,111 @@
+"""What follows from a look into the portal's call history. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from consumer.decision import Announce, Fail, Failure, Reconcile, Retry
+
+LONGEST_LOOKING_S = 86_400.0
+"""How long failing look-ups are repeated before a person has to decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The call history holds a call that only this request can have placed."""
+
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ambiguous:
+    """The call history holds a call that this request or another one in doubt placed."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """A complete answer holds no such call; *conclusive* if the history has shown calls of ours."""
+
+    conclusive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NoHistory:
+    """The portal does not let us read its call history."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpFailed:
+    """This look-up decides nothing.
+
+    Attributes:
+        why: In a word, for the log: no answer, an error, or a call that only may be ours.
+    """
+
+    why: str = ""
+
+
+HistoryFinding = Found | Ambiguous | NotFound | NoHistory | LookUpFailed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """A call that may have been placed.
+
+    Attributes:
+        attempt: The attempt in doubt, counting from 1.
+        replayed: Whether a person, who knew of the doubt, wants the request tried again.
+        age_s: Seconds since the answer was lost.
+        looking_s: Seconds since it is looked up: since the answer was lost, or since its replay.
+        may_retry: Whether to dial again where no history can tell.
+    """
+
+    attempt: int
+    replayed: bool
+    age_s: float
+    looking_s: float
+    may_retry: bool
+    failure: Failure
+
+
+def reconcile(
+    doubt: Doubt, finding: HistoryFinding, delays_s: Sequence[int], lag_s: float
+) -> Announce | Retry | Fail | Reconcile:
+    """Say what follows from a look into the call history.
+
+    Args:
+        doubt: What is not known.
+        finding: What the history shows.
+        delays_s: One wait in seconds per allowed retry, growing; not empty.
+        lag_s: That a call is absent proves nothing until so many seconds after the doubt.
+    """
+    shortest_s = float(delays_s[0])
+    match finding:
+        case Found(call_id):
+            return Announce(call_id, "history")
+        case Ambiguous():
+            return Fail("unsure", doubt.failure)
+        case LookUpFailed() if doubt.looking_s < LONGEST_LOOKING_S:
+            wait_s = min(max(shortest_s, doubt.looking_s), float(delays_s[-1]))
+            return Reconcile(wait_s, doubt.failure)
+        case LookUpFailed():
+            return Fail("unsure", doubt.failure)
+        case NotFound() if doubt.age_s < lag_s:
+            wait_s = min(max(doubt.age_s, 0.0), lag_s - doubt.age_s)
+            return Reconcile(max(shortest_s, wait_s), doubt.failure)
+        case NotFound() | NoHistory() if doubt.replayed:
+            return Retry(0.0, 1, doubt.failure)
+        case NotFound(conclusive=True):
+            return _dial_again(doubt, [0.0] * len(delays_s))
+        case NotFound() | NoHistory() if doubt.may_retry:
+            return _dial_again(doubt, delays_s)
+        case NotFound() | NoHistory():
+            return Fail("unsure", doubt.failure)
+    assert_never(finding)
+
+
+def _dial_again(doubt: Doubt, delays_s: Sequence[float]) -> Retry | Fail:
+    if doubt.attempt > len(delays_s):
+        return Fail("exhausted", doubt.failure)
+    delay_s = max(0.0, delays_s[doubt.attempt - 1] - doubt.age_s)
+    return Retry(delay_s, doubt.attempt + 1, doubt.failure)
