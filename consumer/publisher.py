@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import uuid4
@@ -19,6 +20,7 @@ from consumer.broker import LINK_ERRORS, NoBroker, connect, link_losses
 
 APP_ID = "call-consumer"
 DEADLINE_S = 5.0
+SLOWEST_LINK_BYTES_PER_S = 8_000
 FIRST_BACKOFF_S = 1.0
 SHORT_BACKOFF_S = 8.0
 """The longest wait in the first minute: a short outage is not to cost a long silence."""
@@ -73,7 +75,8 @@ class Publisher:
 
     Args:
         url: The broker.
-        deadline_s: How long one publish may take, connecting included.
+        deadline_s: How long one publish may take, connecting included, beside the time that all
+            that is being published needs on the slowest link.
     """
 
     def __init__(self, url: str, *, deadline_s: float = DEADLINE_S) -> None:
@@ -83,6 +86,7 @@ class Publisher:
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None
         self._failing_since: float | None = None
+        self._bytes_under_way = 0
 
     @property
     def stuck_s(self) -> float:
@@ -110,7 +114,7 @@ class Publisher:
         """
         channel: AbstractChannel | None = None
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with self._deadline(len(message.body)):
                 with link_losses():
                     channel = await self._open()
                     target = (
@@ -133,6 +137,18 @@ class Publisher:
             await self._give_up(channel)
             why = str(error) if isinstance(error, NoBroker) else type(error).__name__
             raise NotPublished("disconnected", why) from None
+
+    @asynccontextmanager
+    async def _deadline(self, length: int) -> AsyncIterator[None]:
+        """Limit the time of a publish: what is sent at the same time shares the link."""
+        self._bytes_under_way += length
+        try:
+            async with asyncio.timeout(
+                self._deadline_s + self._bytes_under_way / SLOWEST_LINK_BYTES_PER_S
+            ):
+                yield
+        finally:
+            self._bytes_under_way -= length
 
     async def publish_until_confirmed(
         self, message: aio_pika.Message, exchange: str, routing_key: str

@@ -17,17 +17,18 @@ class Clocks:
     set_forward_s: float = 0.0
     portal_ahead_s: float | None = 0.0
 
+    def time(self) -> float:
+        return EPOCH + self.passed_s + self.set_forward_s
+
     def ages(self) -> Ages:
-        return Ages(
-            lambda: self.portal_ahead_s,
-            clock=lambda: self.passed_s,
-            wall=lambda: EPOCH + self.passed_s + self.set_forward_s,
-        )
+        return Ages(lambda: self.portal_ahead_s, clock=lambda: self.passed_s)
 
 
 @pytest.fixture
-def clocks() -> Clocks:
-    return Clocks()
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    clocks = Clocks()
+    monkeypatch.setattr("consumer.ledger.ages.time", clocks)
+    return clocks
 
 
 @pytest.mark.parametrize("forward_s", [0.0, 400.0, -3600.0])

@@ -142,6 +142,7 @@ async def test_the_calls_really_placed_can_be_read_and_forgotten(client: Client)
         "text": "Good afternoon.",
         "voice": "ukenglishmale",
         "placed_at": NOON,
+        "dated_at": NOON,
         "duration_s": 20,
     }
     assert later == calls[2:]

@@ -18,7 +18,6 @@ class Ages:
     Args:
         clock_offset_s: How far the portal's clock is ahead of ours now; None if unknown.
         clock: Seconds that only grow.
-        wall: Seconds since the epoch.
     """
 
     def __init__(
@@ -26,11 +25,9 @@ class Ages:
         clock_offset_s: Callable[[], float | None],
         *,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
     ) -> None:
         self.clock_offset_s = clock_offset_s
         self._clock = clock
-        self._wall = wall
         self._began: OrderedDict[Hashable, float] = OrderedDict()
 
     def begin(self, key: Hashable) -> None:
@@ -50,7 +47,7 @@ class Ages:
         if key not in self._began:
             self.begin(key)
             if self._agree(clock_offset_s):
-                self._began[key] -= max(0.0, self._wall() - since)
+                self._began[key] -= max(0.0, time.time() - since)
         return self._clock() - self._began[key]
 
     def _agree(self, theirs: float | None) -> bool:

@@ -12,7 +12,11 @@ PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that was placed; *id* counts from 1, *placed_at* is in Unix seconds."""
+    """A call that was placed; *id* counts from 1, times are in Unix seconds.
+
+    Attributes:
+        dated_at: *placed_at* by the clock of the portal's telephony, which dates the history.
+    """
 
     id: int
     call_id: str
@@ -21,6 +25,7 @@ class Call:
     text: str
     voice: str
     placed_at: float
+    dated_at: float
     duration_s: float
 
     @property
@@ -65,7 +70,7 @@ _READ: dict[str, Callable[[Call], Comparable]] = {
     "PHONE_NUMBER": lambda call: call.listed_number,
     "CALL_TYPE": lambda _: 5,
     "CALL_DURATION": lambda call: int(call.duration_s),
-    "CALL_START_DATE": lambda call: int(call.placed_at),
+    "CALL_START_DATE": lambda call: int(call.dated_at),
     "COST": lambda _: "0.0000",
     "COST_CURRENCY": lambda _: "USD",
     "CALL_FAILED_CODE": lambda _: "200",
@@ -201,4 +206,4 @@ def _sorted(calls: list[Call], params: Mapping[str, object]) -> list[Call]:
 def _row(call: Call, calendar: Calendar) -> dict[str, str | None]:
     values = {name: read(call) for name, read in FIELDS.items()}
     row = {name: None if value is None else str(value) for name, value in values.items()}
-    return {**row, "CALL_START_DATE": calendar.iso(call.placed_at), "RECORD_FILE_ID": None}
+    return {**row, "CALL_START_DATE": calendar.iso(call.dated_at), "RECORD_FILE_ID": None}

@@ -191,6 +191,7 @@ class SandboxPortal:
             text=request.text("TEXT_TO_PRONOUNCE"),
             voice=request.text("VOICE") or "usenglishmale",
             placed_at=now,
+            dated_at=now + self.switches.call_clock_offset_s,
             duration_s=self.switches.call_duration_s,
         )
         self.calls.append(call)

@@ -49,7 +49,9 @@ class Switches(BaseModel):
     user_offset_h: Annotated[float, Field(gt=-24, lt=24)] = 0
     """How far dates in a filter are shifted: the webhook owner's zone against the portal's."""
     clock_offset_s: float = 0
-    """How far the portal's clock is ahead of ours."""
+    """How far the clock of the portal's web server is ahead of ours."""
+    call_clock_offset_s: float = 0
+    """How far the clock of its telephony, which dates the calls, is ahead of ours."""
     hold_s: Seconds = 70
     """How long a silent answer holds the connection."""
 

@@ -5,6 +5,7 @@ The points are planted here, from outside: the product has no hook for them.
 
 import asyncio
 import json
+import math
 import os
 import signal
 import sys
@@ -72,7 +73,7 @@ def watch_ledger(trap: Trap) -> None:
         if written.state == "placing":
             trap.passed("claimed")
         elif written.unsure_since is None:
-            trap.passed("marked out" if written.out else "recorded", answered)
+            trap.passed("marked out" if written.published else "recorded", answered)
         return written
 
     Ledger.put = watched  # type: ignore[method-assign]
@@ -86,10 +87,12 @@ def watch_portal(trap: Trap) -> None:
         if self.url.path.endswith(PLACE):
             trap.passed("request sent")
 
-    async def watched_place(self: Portal, call: CallRequested) -> Outcome:
+    async def watched_place(
+        self: Portal, call: CallRequested, *, send_before: float = math.inf
+    ) -> Outcome:
         report(DIALS, request_id=call.request_id)
         try:
-            outcome = await place(self, call)
+            outcome = await place(self, call, send_before=send_before)
         except asyncio.CancelledError:
             report(CANCELLED)
             raise
