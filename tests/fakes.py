@@ -1,0 +1,127 @@
+"""Small stand-ins for the neighbours of the part under test; each remembers what it was told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from consumer.caller import GivenBack, Turn
+from consumer.delivery import Delivery
+from consumer.messages import Defaults, Trail, read_json, read_request
+
+if TYPE_CHECKING:
+    from consumer.decision import Decision
+    from consumer.ledger import Entry
+    from consumer.messages import CallRequested
+    from consumer.reconciliation import HistoryFinding
+
+NUMBER = "+12025550100"
+
+
+def delivery(
+    request_id: str = "r-1",
+    *,
+    replay: int = 0,
+    redial: bool = False,
+    redelivered: bool = False,
+    unsure_since: datetime | None = None,
+    defaults: Defaults | None = None,
+    **fields: object,
+) -> Delivery:
+    """Make a delivery as it is read from a message."""
+    whole = {"request_id": request_id, "to_number": NUMBER, "text_to_pronounce": "Hello."} | fields
+    body = json.dumps(whole).encode()
+    trail = Trail(
+        replay=replay,
+        redial=redial,
+        unsure_since=unsure_since,
+        first_seen_at=datetime.now(UTC),
+    )
+    request = read_request(read_json(body), defaults or Defaults(line="reg1"))
+    identity = (request_id, 1, replay, None)
+    return Delivery(body, whole, request_id, request, trail, identity, redelivered)
+
+
+@dataclass
+class FakeCaller:
+    """Calls as it is told; the last decision stays."""
+
+    decisions: list[Decision] = field(default_factory=list)
+    placed: list[tuple[CallRequested, int]] = field(default_factory=list)
+    stopping: bool = False
+    paused: bool = False
+
+    def check(self) -> None:
+        if self.stopping or self.paused:
+            raise GivenBack
+
+    async def turn(self) -> Turn:
+        self.check()
+        return Turn(0)
+
+    async def place(
+        self, call: CallRequested, attempt: int, _: Turn, *, send_before: float
+    ) -> Decision:
+        assert send_before > 0
+        self.placed.append((call, attempt))
+        return self.decisions.pop(0) if len(self.decisions) > 1 else self.decisions[0]
+
+
+@dataclass
+class FakeReconciler:
+    """Finds what it is told; the last finding stays."""
+
+    findings: list[HistoryFinding] = field(default_factory=list)
+    looked_up: list[Entry] = field(default_factory=list)
+
+    async def look(self, entry: Entry, _: CallRequested) -> HistoryFinding:
+        self.looked_up.append(entry)
+        return self.findings.pop(0) if len(self.findings) > 1 else self.findings[0]
+
+
+@dataclass
+class FakeAnnouncer:
+    """Remembers what was to be published, in order."""
+
+    told: list[tuple[str, Any]] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.told]
+
+    async def started(self, entry: Entry, _: Delivery, confirmed_by: str | None) -> None:
+        self.told.append(("started", (entry, confirmed_by)))
+
+    async def postponed(self, _: Delivery, wait_s: float, entry: Entry | None = None) -> None:
+        self.told.append(("postponed", (wait_s, entry)))
+
+    async def dead_letter(self, entry: Entry, _: Delivery) -> None:
+        self.told.append(("dead letter", entry))
+
+    async def failed(self, entry: Entry, _: Delivery) -> None:
+        self.told.append(("failed", entry))
+
+    async def invalid(self, _: object, error: Any) -> None:  # noqa: ANN401
+        self.told.append(("invalid", error))
+
+
+@dataclass
+class FakeIntake:
+    """Remembers why it is held."""
+
+    held_by: set[str] = field(default_factory=set)
+    prefetch: int | None = None
+
+    def hold(self, reason: str) -> None:
+        self.held_by.add(reason)
+
+    def release(self, reason: str) -> None:
+        self.held_by.discard(reason)
+
+    def limit(self, prefetch: int | None) -> None:
+        self.prefetch = prefetch
+
+    async def until_idle(self) -> None:
+        pass
