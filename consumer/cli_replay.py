@@ -11,11 +11,10 @@ from typing import Any
 
 import click
 import structlog
-from aiormq.exceptions import AMQPError
 
 from consumer import log as logging_
 from consumer.app import topology_of
-from consumer.broker import connect
+from consumer.broker import LINK_ERRORS, connect, link_losses
 from consumer.cli_dlq import chooser, dlq, entries_of, filters
 from consumer.cli_ids import Chosen, NamesIds, chosen_of
 from consumer.console import Failed, run, settings_or_exit
@@ -166,7 +165,7 @@ async def _replay(
 
 async def _is_taken(settings: Settings) -> bool:
     """Tell whether anybody consumes the queue of requests; yes, where that cannot be seen."""
-    with suppress(AMQPError):
+    with suppress(*LINK_ERRORS), link_losses():
         connection = await connect(settings.needed("rabbitmq_url"), "replay")
         async with connection, connection.channel() as channel:
             queue = await channel.declare_queue(topology_of(settings).requests.name, passive=True)

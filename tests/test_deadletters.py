@@ -513,6 +513,22 @@ async def test_discard_says_first_what_it_would_do(bench: Bench) -> None:
     assert len(await letters(bench)) == 2
 
 
+async def test_nothing_that_the_portal_names_acts_on_a_terminal(
+    bench: Bench, portal: SandboxPortal
+) -> None:
+    portal.patch({"lines": {"a\x1b[2J  b": "first\r\nFORGED\u202e", "reg1": "plain"}})
+
+    code, told = await said(bench, "lines")
+    as_json = await said(bench, "lines", "--json")
+
+    assert (code, told) == (
+        0,
+        '"a\\u001b[2J  b"  first\\u000d\\u000aFORGED\\u202e\nreg1  plain\n',
+    )
+    assert list(json.loads(as_json[1])) == ["a\x1b[2J  b", "reg1"]
+    assert as_json[1].rstrip("\n").isprintable()
+
+
 async def test_lines_voices_and_check_are_printed(bench: Bench, portal: SandboxPortal) -> None:
     lines = await said(bench, "lines")
     voices = await said(bench, "voices", "--json")
