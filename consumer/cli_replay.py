@@ -29,7 +29,7 @@ from consumer.deadletters import (
 )
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import CallRequested
-from consumer.output import OutputFailed, say, shown_id
+from consumer.output import OutputFailed, is_terminal, say, shown_id
 from consumer.settings import Settings
 
 __all__ = ["dlq"]
@@ -135,9 +135,9 @@ async def _replay(
     pace = RateLimiter(rate or 0, 1)
     sent = 0
     url, topology = settings.needed("rabbitmq_url"), topology_of(settings)
-    with click.progressbar(
-        length=len(letters), file=sys.stderr, hidden=not sys.stderr.isatty()
-    ) as bar:
+    # On one terminal with the ids the bar would run into them, and they show as much.
+    hidden = not is_terminal(sys.stderr) or is_terminal(sys.stdout)
+    with click.progressbar(length=len(letters), file=sys.stderr, hidden=hidden) as bar:
 
         async def each(_: DeadLetter) -> None:
             await pace.acquire()
@@ -339,7 +339,7 @@ def _goes_on(act: str, letters: Sequence[DeadLetter], *, dry_run: bool, yes: boo
         say(*(shown_id(letter.id) for letter in letters))
         say(f"would {act} {len(letters)}", err=True)
         return False
-    if not yes and sys.stdin is not None and sys.stdin.isatty():
+    if not yes and is_terminal(sys.stdin):
         click.confirm(f"{act} {len(letters)}?", abort=True, err=True)
     return True
 

@@ -84,6 +84,11 @@ def write(stream: TextIO | None, text: str) -> None:
     stream.flush()
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a person is at the other end; a stream closed from the start is None."""
+    return stream is not None and stream.isatty()
+
+
 def has_colours(stream: TextIO) -> bool:
     """Tell whether colours are wanted there.
 
