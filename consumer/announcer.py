@@ -149,7 +149,8 @@ class Announcer:
             failed_at=failed_at,
         )
         await self._announce(event, trail)
-        log.warning("call.failed", reason="invalid", code=error.code, why=error.description)
+        told = {"reason": "invalid", "code": error.code, "why": error.description}
+        log.warning("call.failed", attempt=0, **told)  # none was made, whatever the message says
 
     async def _announce(self, event: Event, trail: Trail) -> None:
         kind = event_type(event)

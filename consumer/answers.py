@@ -263,6 +263,19 @@ ANSWERS: tuple[Answer, ...] = (
     Answer("WRONG_ENCODING", "Wrong request encoding", "unsure", "request", _REPORT),
 )
 
+_NO_CODE = "no error code"
+_IS_URL_RIGHT = f"{_NO_CODE}: is CALLS_BITRIX24_URL right?"
+_SAYS_NO = "the portal did not start the call"
+_UNDOCUMENTED = "the answer is not as documented"
+_MOVED = "the portal moved"
+UNREACHABLE = "the portal could not be reached"
+ANSWER_LOST = "the answer was lost"
+KNOWN_WORDS = frozenset(
+    {word for row in ANSWERS for word in (row.code, row.description)}
+    | {_IS_URL_RIGHT, _NO_CODE, _SAYS_NO, _UNDOCUMENTED, _MOVED, UNREACHABLE, ANSWER_LOST}
+)
+"""What a code or a description may begin with that quotes no request: the vendor's, and ours."""
+
 REPORTED_FAILURES = {"INTERNAL_SERVER_ERROR", "ERROR_UNEXPECTED_ANSWER"}
 """Codes by which the portal says that it failed: tried again though no history tells."""
 
@@ -437,21 +450,20 @@ def _by_status(
     match status // 100, status:
         case _, 429 | 503:
             wait_s = _retry_after_s(headers)
-            return Unavailable(code, "no error code", status, retry_after_s=wait_s)
+            return Unavailable(code, _NO_CODE, status, retry_after_s=wait_s)
         case 3, _:
-            text = f"the portal moved{_moved_to(headers)}: mend CALLS_BITRIX24_URL"
+            text = f"{_MOVED}{_moved_to(headers)}: mend CALLS_BITRIX24_URL"
             return Refused(code, text, status, "portal")
         case _, 401 | 403 | 404:
-            text = "no error code: is CALLS_BITRIX24_URL right?"
-            return Refused(code, text, status, "portal")
+            return Refused(code, _IS_URL_RIGHT, status, "portal")
         case 4, _ if status != HTTPStatus.REQUEST_TIMEOUT:
-            return Refused(code, "no error code", status, "portal")
+            return Refused(code, _NO_CODE, status, "portal")
         case 2, _ if _says_no(answer):
-            return Refused("RESULT_FALSE", "the portal did not start the call", status, "portal")
+            return Refused("RESULT_FALSE", _SAYS_NO, status, "portal")
         case 2, _:
-            return Unsure("UNREADABLE_ANSWER", "the answer is not as documented", status)
+            return Unsure("UNREADABLE_ANSWER", _UNDOCUMENTED, status)
         case _:
-            return Unsure(code, "no error code", status)
+            return Unsure(code, _NO_CODE, status)
 
 
 def _moved_to(headers: Mapping[str, str]) -> str:

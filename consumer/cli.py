@@ -17,9 +17,10 @@ from consumer.answers import advice_for, error_of
 from consumer.check import check as look_at
 from consumer.cli_replay import dlq
 from consumer.client import BadRequest, check_request, listening, outcome_of, publish_requests
-from consumer.console import STOPPERS, Failed, settings_or_exit
+from consumer.console import STOPPERS, Failed, Program, settings_or_exit
 from consumer.console import run as run_command
 from consumer.demo import DemoFailed, take_tour
+from consumer.output import say, shown_id
 from consumer.portal import LINES, VOICES, Portal, read_names
 from consumer.sandbox import SandboxPortal, create_app
 from consumer.settings import Settings
@@ -29,7 +30,7 @@ _PACKAGED = Path(__file__).with_name("schemas")
 SCHEMAS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "schemas"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="call-consumer")
 def main() -> None:
     """Place Bitrix24 automatic calls that are asked for over RabbitMQ.
@@ -76,7 +77,7 @@ def sandbox(host: str, port: int) -> None:
         timeout_graceful_shutdown=1,  # some numbers never answer
     )
     bound = listener.getsockname()[1]
-    click.echo(f"http://{host}:{bound}/rest/1/{portal.switches.secret}/")
+    say(f"http://{host}:{bound}/rest/1/{portal.switches.secret}/")
     uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -91,7 +92,7 @@ def demo(*, keep: bool) -> None:
     try:
         adds_up = take_tour(keep=keep)
     except (DemoFailed, devbroker.NoBroker, *STOPPERS) as error:
-        raise Failed(str(error)) from None
+        raise Failed(*str(error).split("\n")) from None
     if not adds_up:
         sys.exit(1)
 
@@ -132,7 +133,7 @@ def publish(to: str, text: str | None, *, wait: bool, within: float, **fields: s
         run_command(
             lambda: publish_requests(settings.needed("rabbitmq_url"), settings.exchange, [body])
         )
-        click.echo(request_id)
+        say(shown_id(request_id))
 
 
 async def _publish_lines(settings: Settings, name: str) -> None:
@@ -146,15 +147,16 @@ async def _publish_lines(settings: Settings, name: str) -> None:
         except BadRequest as error:
             mistakes.append(f"line {number}: {error}")
     if mistakes:
-        raise Failed("nothing was published\n" + "\n".join(mistakes))
+        raise Failed("nothing was published", *mistakes)
     await publish_requests(url, settings.exchange, bodies.values())
-    for request_id in ids:
-        click.echo(request_id)
+    say(*map(shown_id, ids))
 
 
 def _read_lines(name: str) -> list[bytes]:
+    """Read lines as ``dlq discard --to`` wrote them: a bare CR is a blank in JSON and ends none."""
     try:
-        return (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).splitlines()
+        read = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return [line.removesuffix(b"\r") for line in read.split(b"\n")]
     except OSError as error:
         raise click.UsageError(f"{name}: cannot be read: {error.strerror}") from None
 
@@ -170,7 +172,7 @@ async def _publish_and_wait(
         except TimeoutError:
             text = f"no event within {within_s:g} s: it may wait in a queue; `events` shows more"
             raise Failed(f"{request_id}: {text}") from None
-    click.echo(json.dumps(event, ensure_ascii=False))
+    say(json.dumps(event, ensure_ascii=False))
     if event["type"] == "call.failed":
         raise SystemExit(1)
 
@@ -184,9 +186,9 @@ def events() -> None:
 
 async def _print_events(settings: Settings) -> None:
     async with listening(settings.needed("rabbitmq_url"), settings.exchange) as coming:
-        click.echo("listening", err=True)
+        say("listening", err=True)
         async for event in coming:
-            click.echo(json.dumps(event, ensure_ascii=False))
+            say(json.dumps(event, ensure_ascii=False))
 
 
 @main.command()
@@ -202,11 +204,11 @@ async def _check(settings: Settings, *, as_json: bool) -> None:
     async for finding in look_at(settings, worker_app.topology_of(settings)):
         wrong += finding.state == "wrong"
         if as_json:
-            click.echo(json.dumps(asdict(finding), ensure_ascii=False))
+            say(json.dumps(asdict(finding), ensure_ascii=False))
             continue
-        click.echo(f"{finding.state:7}  {finding.item}: {finding.detail}")
+        say(f"{finding.state:7}  {finding.item}: {finding.detail}")
         if finding.state != "ok" and finding.mend:
-            click.echo(f"{'':7}  -> {finding.mend}")
+            say(f"{'':7}  -> {finding.mend}")
     if wrong:
         raise SystemExit(1)
 
@@ -241,10 +243,9 @@ async def _names(settings: Settings, method: str, *, as_json: bool) -> None:
         told = f"{code} {description}".strip() or f"HTTP {answer[0]}"
         raise Failed(f"{portal.host} refuses: {told}; {advice_for(code, description)}".rstrip("; "))
     if as_json:
-        click.echo(json.dumps(names, ensure_ascii=False))
+        say(json.dumps(names, ensure_ascii=False))
         return
-    for name, title in names.items():
-        click.echo(f"{name}  {title}")
+    say(*(f"{shown_id(name)}  {title}" for name, title in names.items()))
 
 
 @main.command()
@@ -253,11 +254,11 @@ def schema(name: str | None) -> None:
     """Print a schema by NAME, as call.requested, or list their names."""
     names = sorted(path.name.removesuffix(".schema.json") for path in SCHEMAS.glob("*.schema.json"))
     if name is None:
-        click.echo("\n".join([*names, "asyncapi"]))
-    elif name == "asyncapi":
-        click.echo((SCHEMAS / "asyncapi.yaml").read_text(encoding="utf-8"), nl=False)
-    elif name in names:
-        click.echo((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"), nl=False)
+        say(*names, "asyncapi")
+    elif name in {*names, "asyncapi"}:
+        suffix = ".yaml" if name == "asyncapi" else ".schema.json"
+        text = (SCHEMAS / f"{name}{suffix}").read_text(encoding="utf-8")
+        say(*text.removesuffix("\n").split("\n"))
     else:
         raise click.UsageError(f"there is no schema {name}: name {', '.join(names)} or asyncapi")
 

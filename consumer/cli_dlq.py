@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar, get_args
 
 import click
 import structlog
 
 from consumer.app import topology_of
+from consumer.cli_ids import Chooser, NamesIds, choice_of
 from consumer.console import print_table, run, settings_or_exit
 from consumer.deadletters import (
     Choice,
@@ -20,6 +22,7 @@ from consumer.deadletters import (
 )
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.messages import Reason, read_moment, rfc3339
+from consumer.output import ids_of, say, shown_id
 from consumer.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,21 +45,33 @@ def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetim
     return moment
 
 
+def _part(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise click.BadParameter("is empty, so it would choose all")
+    return value
+
+
+chooser = partial(click.option, cls=Chooser)
 _FILTERS = (
-    click.option(
+    chooser(
         "--reason",
         "reasons",
         type=click.Choice([*get_args(Reason), "broker"]),
         multiple=True,
         help="Only with this reason; repeatable.",
     ),
-    click.option("--code", "codes", multiple=True, help="Only with this code; repeatable."),
-    click.option("--description", metavar="PART", help="Only if the description holds this."),
-    click.option("--line", help="Only those that ask for this line."),
-    click.option("--request-id", "ids", multiple=True, help="Only this request; repeatable."),
-    click.option("--since", callback=_moment, help="Only those that failed from this time on."),
-    click.option("--until", callback=_moment, help="Only those that failed before this time."),
-    click.option(
+    chooser("--code", "codes", multiple=True, help="Only with this code; repeatable."),
+    chooser(
+        "--description",
+        metavar="PART",
+        callback=_part,
+        help="Only if the description holds this.",
+    ),
+    chooser("--line", help="Only those that ask for this line."),
+    chooser("--request-id", "ids", multiple=True, help="Only this request; repeatable."),
+    chooser("--since", callback=_moment, help="Only those that failed from this time on."),
+    chooser("--until", callback=_moment, help="Only those that failed before this time."),
+    chooser(
         "--replayed/--not-replayed", default=None, help="Only those that came back, or did not."
     ),
 )
@@ -77,7 +92,8 @@ def filters(command: F) -> F:
 def list_(*, limit: int | None, unmask: bool, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401
     """List dead letters by time of failure."""
     settings = settings_or_exit()
-    run(lambda: _list(settings, Choice(**chosen), limit, unmask=unmask, as_json=as_json))
+    choice = choice_of(chosen, chosen["ids"])
+    run(lambda: _list(settings, choice, limit, unmask=unmask, as_json=as_json))
 
 
 async def _list(
@@ -87,11 +103,11 @@ async def _list(
     _say_if_none(len(letters))
     if as_json:
         for letter in letters:
-            click.echo(letter.as_json(unmask=unmask))
+            say(letter.as_json(unmask=unmask))
         return
     rows = [
         (
-            x.id,
+            shown_id(x.id),
             (x.failed_at or "")[:19].replace("T", " "),
             x.reason,
             x.code,
@@ -108,7 +124,7 @@ async def _list(
 
 def _say_if_none(count: int) -> None:
     if count == 0:
-        click.echo("no dead letters, or none that match", err=True)
+        say("no dead letters, or none that match", err=True)
 
 
 async def letters_of(
@@ -125,7 +141,7 @@ async def letters_of(
 def stats(*, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401
     """Group dead letters by what went wrong, and say what to do about each group."""
     settings = settings_or_exit()
-    run(lambda: _stats(settings, Choice(**chosen), as_json=as_json))
+    run(lambda: _stats(settings, choice_of(chosen, chosen["ids"]), as_json=as_json))
 
 
 async def _stats(settings: Settings, choice: Choice, *, as_json: bool) -> None:
@@ -147,15 +163,17 @@ async def _stats(settings: Settings, choice: Choice, *, as_json: bool) -> None:
             "advice": letter.advice,
         }
         if as_json:
-            click.echo(json.dumps(told, ensure_ascii=False))
+            say(json.dumps(told, ensure_ascii=False))
             continue
-        click.echo(f"{found.count} {found.title}")
-        click.echo(f"    from {found.first} to {found.last}, {found.replayed} after a replay")
-        click.echo(f"    for example {letter.id}")
-        click.echo(f"    -> {letter.advice}")
+        say(
+            f"{found.count} {found.title}",
+            f"    from {found.first} to {found.last}, {found.replayed} after a replay",
+            f"    for example {shown_id(letter.id)}",
+            f"    -> {letter.advice}",
+        )
 
 
-@dlq.command()
+@dlq.command(cls=NamesIds)
 @click.argument("id_", metavar="ID")
 @click.option("--unmask", is_flag=True, help="Show the number and the text.")
 def show(id_: str, *, unmask: bool) -> None:
@@ -165,23 +183,23 @@ def show(id_: str, *, unmask: bool) -> None:
 
 
 async def _show(settings: Settings, id_: str, *, unmask: bool) -> None:
-    letters = await letters_of(settings, Choice(ids={id_}))
+    letters = await letters_of(settings, Choice(ids=ids_of(id_)))
     if not letters:
-        raise NoSuchDeadLetter(f"no dead letter has the id {id_}: see dlq list")
+        raise NoSuchDeadLetter(f"no dead letter has the id {shown_id(id_)}: see dlq list")
     for letter in letters:
         told = json.loads(letter.as_json(unmask=unmask))
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
-        click.echo(f"advice: {letter.advice}")
+        say(*json.dumps(told, indent=2, ensure_ascii=False).split("\n"))
+        say(f"advice: {letter.advice}")
     entries = await entries_of(settings, letters)
     if entries is None:
-        click.echo("ledger: not at hand here; see CALLS_LEDGER_URL")
+        say("ledger: not at hand here; see CALLS_LEDGER_URL")
     elif not entries:
-        click.echo("ledger: knows nothing of it")
+        say("ledger: knows nothing of it")
     for entry in (entries or {}).values():
         call = f" as {entry.call_id}" if entry.state == "started" else ""
         since = rfc3339(datetime.fromtimestamp(entry.changed_at, UTC))
         tried = f"attempt {entry.attempt}, replay {entry.replay}"
-        click.echo(f"ledger: {entry.state}{call}, {tried}, since {since}")
+        say(f"ledger: {entry.state}{call}, {tried}, since {since}")
 
 
 async def entries_of(settings: Settings, letters: Sequence[DeadLetter]) -> dict[str, Entry] | None:

@@ -5,27 +5,31 @@ import json
 import os
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 import structlog
 
 from consumer import log as logging_
 from consumer.app import topology_of
-from consumer.cli_dlq import dlq, entries_of, filters, letters_of
+from consumer.broker import LINK_ERRORS, connect, link_losses
+from consumer.cli_dlq import chooser, dlq, entries_of, filters
+from consumer.cli_ids import Chosen, NamesIds, chosen_of
 from consumer.console import Failed, run, settings_or_exit
 from consumer.deadletters import (
     Choice,
     DeadLetter,
     Groups,
-    NoSuchDeadLetter,
     Replay,
     give_up,
+    look,
     send_back,
 )
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import CallRequested
+from consumer.output import OutputFailed, is_terminal, say, shown_id
 from consumer.settings import Settings
 
 __all__ = ["dlq"]
@@ -33,10 +37,28 @@ __all__ = ["dlq"]
 log = structlog.get_logger(__name__)
 
 
-@dlq.command()
-@click.argument("ids_", nargs=-1, metavar="[ID]...")
+_ids = click.argument("ids_", nargs=-1, metavar="[[--] ID]...")
+_ids_file = chooser(
+    "--ids", "file", metavar="FILE", help="Only the ids in this file, one a line; - is stdin."
+)
+_all = chooser("--all", "everything", is_flag=True, help="Every dead letter there is now.")
+
+
+_HOW_TO_NAME_IDS = """\b
+Ids are never taken for options. First the options, then --, then the ids:
+  call-consumer dlq {0} -- ID ID
+or all from a file or a pipe, JSON or one a line:
+  call-consumer dlq list --json | call-consumer dlq {1}
+"""
+
+
+@dlq.command(
+    cls=NamesIds, epilog=_HOW_TO_NAME_IDS.format("replay --set from_line=reg1", "replay --ids -")
+)
+@_ids
 @filters
-@click.option("--all", "everything", is_flag=True, help="Every dead letter there is now.")
+@_ids_file
+@_all
 @click.option("--set", "edits", multiple=True, metavar="FIELD=VALUE", help="Change a field.")
 @click.option("--redial", is_flag=True, help="Dial even what was started before.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many a second.")
@@ -45,6 +67,7 @@ log = structlog.get_logger(__name__)
 def replay(  # noqa: PLR0913  # each is an option of the command
     ids_: tuple[str, ...],
     *,
+    file: str | None,
     everything: bool,
     edits: tuple[str, ...],
     redial: bool,
@@ -57,29 +80,26 @@ def replay(  # noqa: PLR0913  # each is an option of the command
 
     A request that was started meanwhile is announced again, not dialled, unless --redial is said.
     """
-    choice = _choice(ids_, chosen, everything=everything)
+    what = chosen_of(ids_, file, chosen, everything=everything)
     how = Replay(redial=redial, edits=_edits(edits))
     settings = settings_or_exit()
-    letters = run(lambda: _planned(settings, choice, how, rate))
+    letters = run(lambda: _planned(settings, what, how, rate)) if what is not None else []
     if _goes_on("replay", letters, dry_run=dry_run, yes=yes):
         run(lambda: _replay(settings, letters, how, rate))
 
 
 async def _planned(
-    settings: Settings, choice: Choice, how: Replay, rate: float | None
+    settings: Settings, what: Chosen, how: Replay, rate: float | None
 ) -> list[DeadLetter]:
     """Say what a replay would do, before it does it."""
-    letters = await _chosen(settings, choice)
+    letters = await _chosen(settings, what)
     for letter in letters:
         if (mistake := how.mistake(letter)) is not None:
-            raise Failed(f"{letter.id} would be refused after --set: {mistake}")
+            raise Failed(f"{shown_id(letter.id)} would be refused after --set: {mistake}")
     speed = min(x for x in (rate, settings.rate_per_s or None, float("inf")) if x)
     count = _count(len(letters))
-    click.echo(f"{count}, about {len(letters) / speed:.0f} s at {speed:g} a second", err=True)
-    for found in Groups(letters).largest_first:
-        click.echo(f"  {found.count} {found.title}", err=True)
-    for warning in await _warnings(settings, letters, how):
-        click.echo(warning, err=True)
+    say(f"{count}, about {len(letters) / speed:.0f} s at {speed:g} a second", err=True)
+    say(*_causes(letters), *await _warnings(settings, letters, how), err=True)
     return letters
 
 
@@ -99,6 +119,12 @@ async def _warnings(
     if started := [id_ for id_, entry in (entries or {}).items() if entry.state == "started"]:
         then = "will be dialled again" if how.redial else "will be announced again, not dialled"
         lines.append(f"{_some(started)} was already started and {then}")
+    most = max((found.count for found in Groups(letters).largest_first), default=0)
+    if most >= settings.pause_after:
+        lines.append(
+            f"if {settings.pause_after} in a row fail as before, the worker pauses and the others "
+            "wait until the portal is well: its log and /readyz say so"
+        )
     return lines
 
 
@@ -109,32 +135,53 @@ async def _replay(
     pace = RateLimiter(rate or 0, 1)
     sent = 0
     url, topology = settings.needed("rabbitmq_url"), topology_of(settings)
-    with click.progressbar(
-        length=len(letters), file=sys.stderr, hidden=not sys.stderr.isatty()
-    ) as bar:
+    # On one terminal with the ids the bar would run into them, and they show as much.
+    hidden = not is_terminal(sys.stderr) or is_terminal(sys.stdout)
+    with click.progressbar(length=len(letters), file=sys.stderr, hidden=hidden) as bar:
 
-        async def each(letter: DeadLetter) -> None:
-            nonlocal sent
+        async def each(_: DeadLetter) -> None:
             await pace.acquire()
-            click.echo(letter.id)
+
+        def done(letter: DeadLetter) -> None:
+            nonlocal sent
             sent += 1
             bar.update(1)
+            say(shown_id(letter.id))
 
         try:
-            await send_back(url, topology, {letter.key for letter in letters}, how, each)
+            await send_back(url, topology, {letter.key for letter in letters}, how, each, done=done)
         finally:
-            _tell("replayed", sent, len(letters))
             if how.edits and sent:
-                who, fields = getpass.getuser(), sorted(how.edits)
-                log.warning("dead_letters.edited", who=who, fields=fields, sent=sent)
+                log.warning("dead_letters.edited", who=_who(), fields=sorted(how.edits), sent=sent)
+            _tell("replayed", sent, len(letters))
     _all_done(sent, len(letters))
+    if not await _is_taken(settings):
+        say(
+            "no worker takes requests just now: none runs, or it is paused (its log and /readyz "
+            "tell); what was replayed waits",
+            err=True,
+        )
 
 
-@dlq.command()
-@click.argument("ids_", nargs=-1, metavar="[ID]...")
+async def _is_taken(settings: Settings) -> bool:
+    """Tell whether anybody consumes the queue of requests; yes, where that cannot be seen."""
+    with suppress(*LINK_ERRORS), link_losses():
+        connection = await connect(settings.needed("rabbitmq_url"), "replay")
+        async with connection, connection.channel() as channel:
+            queue = await channel.declare_queue(topology_of(settings).requests.name, passive=True)
+        return bool(queue.declaration_result.consumer_count)
+    return True
+
+
+@dlq.command(
+    cls=NamesIds,
+    epilog=_HOW_TO_NAME_IDS.format('discard --why "a trial"', 'discard --ids - --why "a trial"'),
+)
+@_ids
 @filters
-@click.option("--all", "everything", is_flag=True, help="Every dead letter there is now.")
-@click.option("--why", required=True, help="The reason, for the log.")
+@_ids_file
+@_all
+@click.option("--why", help="The reason, for the log; always needed.")
 @click.option(
     "--to",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -145,90 +192,109 @@ async def _replay(
 def discard(  # noqa: PLR0913  # each is an option of the command
     ids_: tuple[str, ...],
     *,
+    file: str | None,
     everything: bool,
-    why: str,
+    why: str | None,
     to: Path | None,
     dry_run: bool,
     yes: bool,
     **chosen: Any,  # noqa: ANN401
 ) -> None:
     """Remove dead letters for good, with a log line each; --to keeps the requests."""
-    if not why.strip():
-        raise click.BadParameter("is empty: say in a few words why", param_hint="--why")
-    choice = _choice(ids_, chosen, everything=everything)
+    if why is None or not why.strip():
+        text = "say in a few words why, before the ids: --why TEXT -- ID…"
+        raise click.BadParameter(text, param_hint="--why")
+    what = chosen_of(ids_, file, chosen, everything=everything)
     settings = settings_or_exit()
-    letters = run(lambda: _shown(settings, choice))
+    letters = run(lambda: _shown(settings, what)) if what is not None else []
     if _goes_on("discard", letters, dry_run=dry_run, yes=yes):
-        file = _opened(to) if to is not None else None
-        run(lambda: _discard(settings, letters, why, file))
+        kept = _Kept(to) if to is not None else None
+        run(lambda: _discard(settings, letters, why, kept))
 
 
-async def _shown(settings: Settings, choice: Choice) -> list[DeadLetter]:
-    letters = await _chosen(settings, choice)
-    click.echo(_count(len(letters)), err=True)
-    for found in Groups(letters).largest_first:
-        click.echo(f"  {found.count} {found.title}", err=True)
+async def _shown(settings: Settings, what: Chosen) -> list[DeadLetter]:
+    letters = await _chosen(settings, what)
+    say(_count(len(letters)), *_causes(letters), err=True)
     return letters
 
 
-def _opened(path: Path) -> IO[bytes]:
-    """Open a file for requests, which nobody else may read."""
-    try:
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
-    except OSError as error:
-        raise click.UsageError(f"--to {path}: cannot be written: {error.strerror}") from None
+class _Kept:
+    """A file of requests, one on each line, which nobody else may read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            text = f"--to {path}: cannot be written: {error.strerror}"
+            raise click.UsageError(text) from None
+
+    def add(self, letter: DeadLetter) -> None:
+        """Append a request.
+
+        Raises:
+            OutputFailed: It cannot be written; the file ends as before.
+        """
+        left = _one_line(letter) + b"\n"
+        size = os.fstat(self._file).st_size
+        try:
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError as error:
+            with suppress(OSError):  # it may be a device
+                os.ftruncate(self._file, size)
+            raise OutputFailed(f"--to {self._path}", error) from None
+
+
+def _one_line(letter: DeadLetter) -> bytes:
+    """Return the body on one line: as it came, or with blanks for JSON's line breaks."""
+    if b"\n" not in letter.body:
+        return letter.body
+    if letter.fields:
+        return letter.body.replace(b"\n", b" ")
+    return json.dumps(letter.body.decode(errors="replace")).encode()
 
 
 async def _discard(
-    settings: Settings, letters: Collection[DeadLetter], why: str, file: IO[bytes] | None
+    settings: Settings, letters: Collection[DeadLetter], why: str, kept: _Kept | None
 ) -> None:
-    logging_.set_up("warning", stream=sys.stderr)
+    logging_.set_up("warning", stream=sys.stderr, needed=True)
     discarded = 0
 
     def each(letter: DeadLetter) -> None:
+        if kept is not None:
+            kept.add(letter)
+
+    def done(letter: DeadLetter) -> None:
         nonlocal discarded
-        if file is not None:
-            file.write(_one_line(letter) + b"\n")
-            file.flush()
+        discarded += 1
         log.warning(
             "dead_letter.discarded",
             request_id=letter.id,
-            who=getpass.getuser(),
+            who=_who(),
             why=why,
             reason=letter.reason,
             code=letter.code,
         )
-        click.echo(letter.id)
-        discarded += 1
+        say(shown_id(letter.id))
 
     url, topology = settings.needed("rabbitmq_url"), topology_of(settings)
     try:
-        await give_up(url, topology, {letter.key for letter in letters}, each)
+        await give_up(url, topology, {letter.key for letter in letters}, each, done)
     finally:
         _tell("discarded", discarded, len(letters))
-        if file is not None:
-            file.close()
     _all_done(discarded, len(letters))
 
 
-def _one_line(letter: DeadLetter) -> bytes:
-    """Return the body on one line, as it came where that is possible."""
-    if b"\n" not in letter.body:
-        return letter.body
-    readable = dict(letter.fields) or letter.body.decode(errors="replace")
-    return json.dumps(readable, ensure_ascii=False).encode()
+def _who() -> str:
+    """Return the user's name, or number: in a container that may be all there is."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 # --- what both do
-
-
-def _choice(ids: Sequence[str], chosen: dict[str, Any], *, everything: bool) -> Choice:
-    choice = Choice(**chosen | {"ids": (*ids, *chosen["ids"])})
-    if everything and not choice.everything:
-        raise click.UsageError("IDs or a filter, or --all: not both")
-    if not everything and choice.everything:
-        raise click.UsageError("name IDs or a filter, or say --all")
-    return choice
 
 
 def _edits(edits: Sequence[str]) -> dict[str, Any]:
@@ -247,12 +313,18 @@ def _edits(edits: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
-async def _chosen(settings: Settings, choice: Choice) -> list[DeadLetter]:
-    letters = await letters_of(settings, choice)
-    if missing := sorted(set(choice.ids) - {letter.id for letter in letters}):
-        which = "no dead letter has the id" if choice == Choice(ids=choice.ids) else "none matches"
-        raise NoSuchDeadLetter(f"{which} {', '.join(missing)}: see dlq list")
-    return letters
+async def _chosen(settings: Settings, what: Chosen) -> list[DeadLetter]:
+    letters = []
+    async for letter in look(settings.needed("rabbitmq_url"), topology_of(settings), Choice()):
+        if what.stumbles_over(letter):
+            raise Failed(
+                f"{shown_id(letter.id)} is a dead letter's id too: see it with "
+                f"`dlq show -- {letter.id}`, and name it behind --, before you choose like this"
+            )
+        if what.choice.holds(letter):
+            letters.append(letter)
+    what.see_all_named(letters)
+    return sorted(letters, key=lambda x: x.failed_at or "")
 
 
 def _goes_on(act: str, letters: Sequence[DeadLetter], *, dry_run: bool, yes: bool) -> bool:
@@ -261,21 +333,20 @@ def _goes_on(act: str, letters: Sequence[DeadLetter], *, dry_run: bool, yes: boo
     This runs outside of any event loop, so that Ctrl-C ends the question.
     """
     if not letters:
-        click.echo(f"nothing to {act}", err=True)
+        say(f"nothing to {act}", err=True)
         return False
     if dry_run:
-        for letter in letters:
-            click.echo(letter.id)
-        click.echo(f"would {act} {len(letters)}", err=True)
+        say(*(shown_id(letter.id) for letter in letters))
+        say(f"would {act} {len(letters)}", err=True)
         return False
-    if not yes and sys.stdin.isatty():
+    if not yes and is_terminal(sys.stdin):
         click.confirm(f"{act} {len(letters)}?", abort=True, err=True)
     return True
 
 
 def _tell(done: str, count: int, chosen: int) -> None:
     left = f" of {chosen}; the others are still dead letters" if count < chosen else ""
-    click.echo(f"{done} {count}{left}", err=True)
+    say(f"{done} {count}{left}", err=True)
 
 
 def _all_done(count: int, chosen: int) -> None:
@@ -287,5 +358,9 @@ def _count(letters: int) -> str:
     return f"{letters} dead letter{'s' if letters != 1 else ''}"
 
 
+def _causes(letters: Sequence[DeadLetter]) -> list[str]:
+    return [f"  {found.count} {found.title}" for found in Groups(letters).largest_first]
+
+
 def _some(ids: Sequence[str]) -> str:
-    return f"{len(ids)} ({', '.join(ids[:3])}{', …' if len(ids) > 3 else ''})"  # noqa: PLR2004
+    return f"{len(ids)} ({', '.join(map(shown_id, ids[:3]))}{', …' if len(ids) > 3 else ''})"  # noqa: PLR2004

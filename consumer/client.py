@@ -76,7 +76,16 @@ async def _events(queue: AbstractQueue) -> AsyncIterator[dict[str, Any]]:
     async with queue.iterator() as messages:
         async for message in messages:
             await message.ack()
-            yield json.loads(message.body) | {"type": message.type}
+            yield _read_event(message.body) | {"type": message.type}
+
+
+def _read_event(body: bytes) -> dict[str, Any]:
+    """Read an event; somebody else's that is no JSON object is told as it is."""
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError):
+        event = None
+    return event if isinstance(event, dict) else {"body": body.decode(errors="replace")}
 
 
 async def outcome_of(
@@ -89,6 +98,6 @@ async def outcome_of(
     """
     async with asyncio.timeout(within_s):
         async for event in events:
-            if event["request_id"] == request_id:
+            if event.get("request_id") == request_id:
                 return event
     raise TimeoutError

@@ -1,18 +1,21 @@
-"""What all commands share: settings or exit 2, one line for what stops a command, tables."""
+"""What all commands share: settings or exit 2, one line for what ends a command, tables."""
 
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 import click
 
+from consumer import output
 from consumer.app import NoConsumer
 from consumer.broker import NoBroker
 from consumer.deadletters import NoSuchDeadLetter
 from consumer.hand import InOtherHands
 from consumer.ledger import LedgerDown
+from consumer.output import OutputFailed, escaped, say
 from consumer.publisher import NotPublished
 from consumer.settings import Settings, WrongSettings, read_settings
 from consumer.topology import WrongTopology
@@ -28,7 +31,59 @@ HINTS = {
 
 
 class Failed(click.ClickException):
-    """Ends a command with one line and exit code 1."""
+    """Ends a command with one line, or one for each thing that is wrong, and exit code 1."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class Program(click.Group):
+    """All commands: whatever ends one is one line without a traceback, and an exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401  # as click has it
+        """Run the command that the arguments name, and exit."""
+        output.set_up()
+        try:
+            with _told():
+                code = super().main(*args, **extra | {"standalone_mode": False})
+        except SystemExit as error:
+            code = error.code
+        finally:
+            output.close()
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say what ended a command, where that can still be said."""
+    try:
+        yield
+    except Failed as error:
+        _exit(f"Error: {error.lines[0]}", *error.lines[1:])
+    except click.ClickException as error:
+        _exit(*_usage(error), f"Error: {error.format_message()}", code=error.exit_code)
+    except click.Abort:
+        _exit("Aborted!")
+    except OutputFailed as error:
+        # Who reads `… | head` has seen enough.
+        _exit(*[] if error.broken_pipe else [f"Error: {error}"])
+    except OSError as error:  # click's own output: help, a question
+        _exit(f"Error: {error}")
+
+
+def _usage(error: click.ClickException) -> list[str]:
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    if ctx is None:
+        return []
+    help_ = f"Try '{ctx.command_path} {ctx.help_option_names[0]}' for help."
+    return [*ctx.get_usage().split("\n"), help_, ""]
+
+
+def _exit(*lines: str, code: int = 1) -> NoReturn:
+    with suppress(OutputFailed):
+        say(*lines, err=True)
+    raise SystemExit(code)
 
 
 def settings_or_exit() -> Settings:
@@ -40,8 +95,7 @@ def settings_or_exit() -> Settings:
 
 
 def _wrong_settings(error: WrongSettings) -> NoReturn:
-    for mistake in error.mistakes:
-        click.echo(mistake, err=True)
+    say(*error.mistakes, err=True)
     sys.exit(2)
 
 
@@ -63,8 +117,8 @@ def run(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print columns as wide as they need be."""
-    cells = [[("" if cell is None else str(cell)) for cell in row] for row in rows]
+    cells = [[("" if cell is None else escaped(str(cell))) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     for row in [list(heads), *cells]:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(line.rstrip())
+        say(line.rstrip())

@@ -286,12 +286,14 @@ class Replay:
         return anew.headers() | edited
 
 
-async def send_back(
+async def send_back(  # noqa: PLR0913  # what is said before and after each
     url: str,
     topology: Topology,
     keys: Collection[str],
     how: Replay,
     each: Callable[[DeadLetter], Awaitable[None]],
+    *,
+    done: Callable[[DeadLetter], None] = lambda _: None,
 ) -> None:
     """Publish dead letters anew, each confirmed and only then removed.
 
@@ -303,13 +305,14 @@ async def send_back(
         keys: The `key` of each.
         how: What to change about them.
         each: Awaited before each.
+        done: Called after each.
 
     Raises:
         NotPublished: The broker did not confirm one; what came before it was sent back.
     """
     publisher = Publisher(url)
     try:
-        async with aclosing(_taken(url, topology, keys)) as taken:
+        async with aclosing(_taken(url, topology, keys, done)) as taken:
             async for letter in taken:
                 await each(letter)
                 anew = build_message(
@@ -321,18 +324,30 @@ async def send_back(
 
 
 async def give_up(
-    url: str, topology: Topology, keys: Collection[str], each: Callable[[DeadLetter], None]
+    url: str,
+    topology: Topology,
+    keys: Collection[str],
+    each: Callable[[DeadLetter], None],
+    done: Callable[[DeadLetter], None] = lambda _: None,
 ) -> None:
-    """Remove dead letters for good; *each* is called before, to keep what is to be kept."""
-    async with aclosing(_taken(url, topology, keys)) as taken:
+    """Remove dead letters for good.
+
+    Args:
+        url: The broker.
+        topology: Whose dead letters.
+        keys: The `key` of each.
+        each: Called before each is removed, to keep what is to be kept.
+        done: Called after each.
+    """
+    async with aclosing(_taken(url, topology, keys, done)) as taken:
         async for letter in taken:
             each(letter)
 
 
 async def _taken(
-    url: str, topology: Topology, keys: Collection[str]
+    url: str, topology: Topology, keys: Collection[str], done: Callable[[DeadLetter], None]
 ) -> AsyncGenerator[DeadLetter, None]:
-    """Yield the dead letters of these keys, and remove each when the next is asked for.
+    """Yield the dead letters of these keys, and remove each when the next is asked for: *done*.
 
     Close it: an interrupted loop leaves it to asyncio, which ends the connection's tasks first.
     """
@@ -347,5 +362,6 @@ async def _taken(
                 await message.ack()
                 hand.gone += 1
                 left.discard(letter.key)
+                done(letter)
             if not left:
                 break

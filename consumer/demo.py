@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import click
 import httpx
 
 from consumer.broker import connect
 from consumer.client import listening, publish_requests
 from consumer.deadletters import Choice, DeadLetter, Replay, look, send_back
 from consumer.messages import STARTED, rfc3339
+from consumer.output import escaped, say
 from consumer.sandbox.switches import LINES
 from consumer.stage import DemoFailed, Stage, end_of, staged, stay
 from consumer.topology import Topology
@@ -97,7 +97,7 @@ def take_tour(*, keep: bool) -> bool:
     with staged() as stage:
         adds_up = asyncio.run(play(stage))
         if not adds_up:
-            click.echo(f"This does not add up. {end_of(stage.log)}")
+            say(*f"This does not add up. {end_of(stage.log)}".split("\n"))
         if keep:
             stay(stage)
     return adds_up
@@ -114,8 +114,8 @@ async def play(stage: Stage) -> bool:
             missing = await tell_all(stage, http, asked, events)
         drawn_up = await draw_up(stage, http, asked)
     if missing:
-        click.echo(f"\nNo event within {EVENTS_WITHIN_S:g} s about: {', '.join(missing)}")
-    click.echo(f"\n{drawn_up}\n(counted in the broker's queues and the sandbox's list of calls)")
+        say("", f"No event within {EVENTS_WITHIN_S:g} s about: {', '.join(missing)}")
+    say("", str(drawn_up), "(counted in the broker's queues and the sandbox's list of calls)")
     return drawn_up.adds_up and not missing
 
 
@@ -129,10 +129,10 @@ async def tell_all(
     url, topology = stage.broker, stage.topology
 
     async def mend(_: DeadLetter) -> None:
-        click.echo(f"\nThe portal gets the line {MISSING_LINE}, and the dead letter is replayed:\n")
+        say("", f"The portal gets the line {MISSING_LINE}, and the dead letter is replayed:", "")
         await _patch(http, stage, {"lines": LINES | {MISSING_LINE: "no longer missing"}})
 
-    click.echo(f"\nPublishing {len(asked)} requests; what comes of them, as the events come in:\n")
+    say("", f"Publishing {len(asked)} requests; what comes of them, as the events come in:", "")
     with showing(asked) as show:
         tell = _teller(asked, show)
         bodies = [request.body for request in asked for _ in range(request.copies)]
@@ -175,7 +175,7 @@ def showing(asked: Sequence[Request]) -> Iterator[Show]:
 
 
 def _show_line(request: Request, event: str, what: str) -> None:
-    click.echo(f"{request.name:<12} {request.oddity:<34} {event}  {what}")
+    say(f"{request.name:<12} {request.oddity:<34} {event}  {what}")
 
 
 def _terminal() -> "Console | None":
@@ -210,7 +210,9 @@ def _live_table(console: "Console", asked: Sequence[Request]) -> Iterator[Show]:
 
         def show(request: Request, event: str, what: str) -> None:
             cell = happened[request]
-            cell.append("\n" if cell else "").append(what, "green" if event == STARTED else "red")
+            cell.append("\n" if cell else "").append(
+                escaped(what), "green" if event == STARTED else "red"
+            )
             live.refresh()
 
         live.refresh()

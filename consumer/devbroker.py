@@ -10,19 +10,16 @@ import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import click
-
+from consumer import output
 from consumer.broker import NoBroker
 from consumer.privatenode import START_WITHIN_S, PrivateNode, find_server, wait_for_login
 
 __all__ = ["NoBroker", "PrivateNode", "find_server", "rabbitmq"]
 
 Say = Callable[[str], None]
-to_stderr: Say = partial(click.echo, err=True)
 
 IMAGE = "rabbitmq:4-management"
 POLICY = Path("/usr/sbin/policy-rc.d")
@@ -36,6 +33,11 @@ FOUR_WAYS = """There is no RabbitMQ to use. Any one of these gives one:
   - Docker answers, and testcontainers is installed (the extra `demo`)
   - rabbitmq-server is installed: a private node of it is started
   - root may install rabbitmq-server with apt-get"""
+
+
+def to_stderr(line: str) -> None:
+    """Print a line for people."""
+    output.say(line, err=True)
 
 
 @contextmanager

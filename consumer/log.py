@@ -2,37 +2,88 @@
 
 import json
 import logging
+import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TextIO
 from urllib.parse import unquote, urlsplit
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from consumer import output
+from consumer.masking import STARS, pattern_of
+from consumer.output import OutputFailed, escaped, has_colours
+
 QUIET = dict.fromkeys(("httpx", "httpcore", "uvicorn.access", "uvicorn.error"), logging.WARNING)
 QUIET |= dict.fromkeys(("aiormq", "aio_pika"), logging.INFO)
 """httpx logs addresses at INFO, which hold the webhook's secret; aiormq whole frames at DEBUG."""
 
 
-SHORTEST_SECRET = 4
+SHORTEST_SECRET = 3
 """Stars for anything shorter would make a line unreadable."""
+OURS = re.compile(r"library|[a-z_]+(\.[a-z_]+)+")
+"""Our own event names, which hold no secret, whatever one it is."""
+
+Clean = Callable[[str], str]
 
 
-def set_up(level: str = "info", secrets: Sequence[str] = (), stream: TextIO | None = None) -> None:
+class _Lines(logging.StreamHandler[TextIO]):
+    """Writes lines; what cannot be written must not stop the worker, nor fill stderr.
+
+    Args:
+        stream: Where to write.
+        needed: Whether a line that cannot be written is an error of whoever logs it.
+    """
+
+    def __init__(self, stream: TextIO, *, needed: bool) -> None:
+        super().__init__(stream)
+        self._needed = needed
+        self._lost = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            output.write(self.stream, f"{self.format(record)}\n")
+            self._lost = False
+        except OSError as error:
+            failure = OutputFailed("the log", error)
+            if self._needed:
+                raise failure from None
+            if not self._lost and self.stream is not sys.stderr:
+                self._lost = True
+                with suppress(OutputFailed):
+                    output.say(f"{failure}: lines are lost", err=True)
+        except Exception:  # noqa: BLE001  # logging's own way with a line that cannot be made
+            self.handleError(record)
+
+
+def set_up(
+    level: str = "info",
+    secrets: Sequence[str] = (),
+    stream: TextIO | None = None,
+    *,
+    needed: bool = False,
+) -> None:
     """Send all logging through structlog.
 
     Args:
         level: The least severe level shown.
         secrets: Texts that never appear: where one would, stars do.
         stream: Where to write; stdout unless given.
+        needed: Whether to raise `OutputFailed` for a line that cannot be written.
     """
     stream = stream or sys.stdout
-    render: Processor = (
-        structlog.dev.ConsoleRenderer()
+    mask = _mask(secrets)
+    render: list[Processor] = (
+        [_cleaned(lambda text: escaped(mask(text))), _console(stream)]
         if stream.isatty()
-        else structlog.processors.JSONRenderer(ensure_ascii=False, default=repr)
+        else [
+            _cleaned(mask),
+            structlog.processors.JSONRenderer(ensure_ascii=False, default=repr),
+            lambda _, __, line: escaped(str(line)),
+        ]
     )
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -40,15 +91,14 @@ def set_up(level: str = "info", secrets: Sequence[str] = (), stream: TextIO | No
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_message,
     ]
-    handler = logging.StreamHandler(stream)
+    handler = _Lines(stream, needed=needed)
     handler.setLevel(level.upper())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, _name_library],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                render,
-                _stars(secrets),
+                *render,
             ],
         )
     )
@@ -74,9 +124,9 @@ def secret_parts(url: str) -> list[str]:
     parts = urlsplit(url)
     secrets = [parts.password or "", unquote(parts.password or "")]
     if parts.scheme.startswith("http"):
-        secrets.append(parts.path.strip("/"))
-        # The secret is the last part; a user's number or a short path would star out half a log.
-        secrets += [part for part in parts.path.split("/")[-2:] if len(part) > SHORTEST_SECRET]
+        segments = parts.path.strip("/").split("/")
+        # The last part is the secret; in a path of that one alone, more likely a plain word.
+        secrets += ["/".join(segments), *segments[1:][-1:]]
     return sorted({s for s in secrets if len(s) >= SHORTEST_SECRET}, key=len, reverse=True)
 
 
@@ -100,15 +150,45 @@ def _without_message(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
-def _stars(secrets: Sequence[str]) -> Processor:
-    # A quotation mark in a password is escaped by the time the line is written.
-    escaped = (json.dumps(secret, ensure_ascii=False)[1:-1] for secret in secrets)
-    hidden = tuple(dict.fromkeys([*secrets, *escaped]))
+def _console(stream: TextIO) -> Processor:
+    return structlog.dev.ConsoleRenderer(colors=has_colours(stream))
 
-    def replace(_: WrappedLogger, __: str, line: EventDict | str) -> str:
-        text = str(line)
-        for secret in hidden:
-            text = text.replace(secret, "***")
-        return text
 
-    return replace
+def _mask(secrets: Sequence[str]) -> Clean:
+    """Return what puts stars in place of *secrets*, however a library quotes them."""
+    quoted = (json.dumps(secret, ensure_ascii=False)[1:-1] for secret in secrets)
+    hidden = sorted({*secrets, *quoted}, key=len, reverse=True)
+    if not hidden:
+        return str
+    pattern = re.compile("|".join(map(pattern_of, hidden)))
+    return lambda text: pattern.sub(STARS, text)
+
+
+def _cleaned(clean: Clean) -> Processor:
+    """Clean what a line says; its fields' names, its time and its level are our own words."""
+
+    def walk(value: object) -> object:
+        match value:
+            case None | bool() | int() | float():
+                return value
+            case str():
+                return clean(value)
+            case Mapping():
+                return {clean(str(key)): walk(each) for key, each in value.items()}
+            case list() | tuple() | set() | frozenset():
+                return [walk(each) for each in value]
+            case _:
+                return clean(repr(value))
+
+    def process(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {
+            name: value if _is_ours(name, value) else walk(value) for name, value in event.items()
+        }
+
+    return process
+
+
+def _is_ours(name: str, value: object) -> bool:
+    if name == "event":
+        return isinstance(value, str) and OURS.fullmatch(value) is not None
+    return name in {"timestamp", "level"}

@@ -14,9 +14,18 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from consumer.answers import Usage, read_answer, read_clock, read_usage
+from consumer.answers import (
+    ANSWER_LOST,
+    KNOWN_WORDS,
+    UNREACHABLE,
+    Usage,
+    read_answer,
+    read_clock,
+    read_usage,
+)
 from consumer.decision import Outcome, Placed, Unavailable, Unsure
 from consumer.history import Page, read_page
+from consumer.masking import masked
 from consumer.messages import CallRequested
 from consumer.reconciliation import LookUpFailed, NoHistory
 from consumer.wire import AiohttpTransport, proxy_to
@@ -124,9 +133,9 @@ class Portal:
             response = await self._post(PLACE, parameters, limit_s, send_before)
         except NEVER_SENT as error:
             # Nothing was sent yet, so a retry cannot ring a phone twice.
-            return Unavailable(_name(error), "the portal could not be reached")
+            return Unavailable(_name(error), UNREACHABLE)
         except (httpx.HTTPError, TimeoutError) as error:
-            return Unsure(_name(error), "the answer was lost")
+            return Unsure(_name(error), ANSWER_LOST)
         usage = read_usage(response.content)
         if usage is not None:
             offset_s = self.clock_offset_s or 0.0
@@ -175,12 +184,25 @@ def _secret_parts(base_url: str) -> tuple[str, ...]:
     parts = urlsplit(base_url)
     segments = [s for s in parts.path.split("/") if s]
     tail = list(takewhile(lambda s: s != "rest", reversed(segments)))
-    long_enough = 6  # the user's number is no secret, and short words would mangle every text
-    return tuple(s for s in (parts.password or "", *tail) if len(s) >= long_enough)
+    long_enough = 6  # the user's number is no secret, nor are the words of a mock's path
+    secret = tail[:1] if len(tail) < len(segments) else []
+    parts_ = (parts.password or "", *(s for s in tail if len(s) >= long_enough), *secret)
+    return tuple(dict.fromkeys(s for s in parts_ if s))
+
+
+_KNOWN = re.compile(
+    "|".join(
+        # The portal puts words in parentheses at times: ``REST (API)``.
+        r"[()]*".join(map(re.escape, words))
+        for words in sorted(KNOWN_WORDS, key=len, reverse=True)
+    ),
+    re.IGNORECASE,
+)
 
 
 def _redact(text: str, hidden: tuple[str, ...]) -> str:
-    for part in hidden:
-        if words := " ".join(part.split()):
-            text = text.replace(words, "***")
-    return text[:SHOWN_DESCRIPTION]
+    """Put stars over what is hidden, but not where the vendor, or we, begin with known words."""
+    begins = [0, *(found.end() for found in re.finditer(r";\s*", text))]
+    found = [_KNOWN.match(text, begin) for begin in begins]
+    known = [range(*each.span()) for each in found if each is not None]
+    return masked(text, hidden, known)[:SHOWN_DESCRIPTION]

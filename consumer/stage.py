@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,11 +20,10 @@ from pathlib import Path
 from urllib.parse import urljoin
 from uuid import uuid4
 
-import click
-
 from consumer import devbroker
 from consumer.broker import connect
 from consumer.messages import REQUESTED
+from consumer.output import say
 from consumer.privatenode import SIGNALS, on_signals, signals_held
 from consumer.topology import Topology, build_topology
 
@@ -34,7 +34,8 @@ STOP_WITHIN_S = 10.0
 LOG_LINES = 10
 TO_EXPORT = (
     *("CALLS_RABBITMQ_URL", "CALLS_BITRIX24_URL"),
-    *("CALLS_DEFAULT_LINE", "CALLS_EXCHANGE", "CALLS_QUEUE"),
+    *("CALLS_EXCHANGE", "CALLS_QUEUE", "CALLS_LEDGER_URL"),
+    *("CALLS_DEFAULT_LINE", "CALLS_RETRY_DELAYS_S", "CALLS_RATE_PER_S"),
 )
 
 QUICK = {
@@ -44,7 +45,6 @@ QUICK = {
     "CALLS_RATE_PER_S": "5",
     "CALLS_TIMEOUT_S": "5",
     "CALLS_DRAIN_S": "6",
-    "CALLS_HTTP_PORT": "0",
 }
 """Settings for a tour of seconds; the defaults would take hours over some requests."""
 NO_PROXY = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
@@ -53,12 +53,19 @@ TO_TRY = """
   {command} events
   # a call, and what comes of it
   {command} publish +12025550100 'Good morning' --wait
-  # the same with a portal that is unavailable at first
-  {command} publish +12025550112 'Good morning' --wait
-  # the requests that failed
-  {command} dlq list
   # the calls that were placed
-  curl {calls}
+  curl -s {calls}
+  # the same with a portal that is unavailable twice, once it has forgotten the calls of the tour
+  curl -s -X DELETE {calls}
+  {command} publish +12025550112 'Good morning' --wait
+  # the requests that failed, and one of them sent back, for which the portal is never available:
+  # after five such in a row the worker pauses, then tries one at a time, up to a minute apart
+  {command} dlq list
+  {command} dlq replay busy-always
+  # is all well, and is the worker paused?
+  {command} check
+  curl -s {worker}/readyz
+  curl -s {worker}/metrics
   # the worker's log
   tail -f {log}
 """
@@ -80,6 +87,11 @@ class Stage:
     @property
     def broker(self) -> str:
         return self.settings["CALLS_RABBITMQ_URL"]
+
+    @property
+    def seen_at(self) -> str:
+        """Where the worker tells how it is."""
+        return f"http://127.0.0.1:{self.settings.get('CALLS_HTTP_PORT', '8080')}"
 
     def sandbox(self, path: str) -> str:
         return urljoin(self.settings["CALLS_BITRIX24_URL"], path)
@@ -115,7 +127,7 @@ def _ignore_signals() -> None:
 def set_up(stack: ExitStack) -> Stage:
     """Start broker, sandbox and worker; *stack* ends them, and what they left."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="call-consumer-demo-")))
-    url = stack.enter_context(devbroker.rabbitmq(click.echo))
+    url = stack.enter_context(devbroker.rabbitmq(say))
     settings = {"CALLS_RABBITMQ_URL": url, "CALLS_LEDGER_URL": f"sqlite:///{folder}/ledger.db"}
     exchange, queue = "calls", REQUESTED
     if os.environ.get("TEST_RABBITMQ_URL"):  # it may have a worker of its own
@@ -126,17 +138,23 @@ def set_up(stack: ExitStack) -> Stage:
     if "CALLS_QUEUE" in settings:
         stack.callback(lambda: asyncio.run(_delete(url, topology)))
 
-    click.echo("starting the sandbox, which stands in for Bitrix24: no phone rings")
+    say("starting the sandbox, which stands in for Bitrix24: no phone rings")
     log = folder / "sandbox.log"
     sandbox = _start(stack, ["sandbox", "--port", "0"], {}, log)
     settings["CALLS_BITRIX24_URL"] = _wait_for(r"http://\S+/(?=\n)", sandbox, log)
 
     log = folder / "worker.log"
-    click.echo(f"starting the worker, whose log is {log}")
-    settings |= QUICK
+    say(f"starting the worker, whose log is {log}")
+    settings |= QUICK | {"CALLS_HTTP_PORT": str(_free_port())}
     worker = _start(stack, ["run"], settings, log)
     _wait_for(r'"worker\.ready"', worker, log)
     return Stage(settings, topology, worker, log)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _start(
@@ -169,7 +187,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _wait_for(pattern: str, process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + START_WITHIN_S
-    while (found := re.search(pattern, log.read_text())) is None:
+    while (found := re.search(pattern, _text_of(log))) is None:
         if process.poll() is not None or time.monotonic() > deadline:
             raise DemoFailed(f"{log.stem} does not start. {end_of(log)}")
         time.sleep(0.05)
@@ -178,7 +196,11 @@ def _wait_for(pattern: str, process: subprocess.Popen[bytes], log: Path) -> str:
 
 def end_of(log: Path) -> str:
     """Quote the end of a log, which does not outlive the demo."""
-    return "\n".join([f"The end of {log.name}:", *log.read_text().splitlines()[-LOG_LINES:]])
+    return "\n".join([f"The end of {log.name}:", *_text_of(log).splitlines()[-LOG_LINES:]])
+
+
+def _text_of(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")
 
 
 async def _delete(url: str, topology: Topology) -> None:
@@ -193,13 +215,13 @@ def stay(stage: Stage) -> None:
     """Say what to try, and wait until Ctrl-C."""
     named = os.environ.get("TEST_RABBITMQ_URL")  # its password is the caller's own to show
     ours = stage.settings | ({"CALLS_RABBITMQ_URL": "$TEST_RABBITMQ_URL"} if named else {})
-    click.echo("\nAll of it runs on until Ctrl-C. In another terminal:\n")
-    for name in [name for name in TO_EXPORT if name in ours]:
-        click.echo(f'  export {name}="{ours[name]}"')
+    say("", "All of it runs on until Ctrl-C. In another terminal:", "")
+    say(*(f'  export {name}="{ours[name]}"' for name in TO_EXPORT if name in ours))
     on_path = shutil.which(COMMAND.name) == str(COMMAND)
     command = COMMAND.name if on_path else os.path.relpath(COMMAND)
     calls = stage.sandbox("/sandbox/calls")
-    click.echo(TO_TRY.format(command=command, calls=calls, log=stage.log))
+    to_try = TO_TRY.format(command=command, calls=calls, worker=stage.seen_at, log=stage.log)
+    say(*to_try.split("\n"))
     with suppress(KeyboardInterrupt):
         stage.worker.wait()
         raise DemoFailed(f"the worker has ended. {end_of(stage.log)}")

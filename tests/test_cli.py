@@ -187,8 +187,11 @@ class Place:
             return queue.declaration_result.message_count
 
     async def announce(self, kind: str, **event: str) -> None:
+        await self.say(kind, json.dumps(event).encode())
+
+    async def say(self, kind: str, body: bytes) -> None:
         publisher = Publisher(self.url)
-        message = build_message(json.dumps(event).encode(), {}, kind=kind)
+        message = build_message(body, {}, kind=kind)
         await publisher.publish(message, self.topology.exchange, kind, mandatory=True)
         await publisher.close()
 
@@ -328,6 +331,7 @@ async def test_publish_waits_for_the_event_and_its_exit_tells_which(
     waiting = asyncio.create_task(run(place, *arguments))
     await place.requests(1)  # it was published, so its event is listened for
 
+    await place.say(kind, b"no JSON")
     await place.announce(kind, request_id="another's")
     await place.announce(kind, request_id="mine")
 
@@ -362,15 +366,18 @@ async def test_events_are_json_lines_until_ctrl_c(place: Place, number: signal.S
 
     await place.announce(STARTED, request_id="a", text="Привет")
     await place.announce(FAILED, request_id="b")
-    lines = [(await process.stdout.readline()).decode() for _ in range(2)]
+    await place.say(STARTED, b"no JSON\x1b[2J")
+    lines = [(await process.stdout.readline()).decode() for _ in range(3)]
     process.send_signal(number)
     _, stderr = await process.communicate()
 
     assert [json.loads(line) for line in lines] == [
         {"request_id": "a", "text": "Привет", "type": STARTED},
         {"request_id": "b", "type": FAILED},
+        {"body": "no JSON\x1b[2J", "type": STARTED},
     ]
     assert "Привет" in lines[0]
+    assert "\x1b" not in lines[2]
     assert process.returncode in (0, 1, 130)
     assert b"Traceback" not in stderr
 

@@ -284,7 +284,7 @@ def test_a_number_is_masked(number: object, shown: str | None) -> None:
 
 WRONG_USAGES: dict[str, tuple[tuple[str, ...], int]] = {
     "replay nothing": (("replay",), 2),
-    "replay an id and all": (("replay", "r0001", "--all"), 2),
+    "replay all and an id": (("replay", "--all", "--", "r0001"), 2),
     "replay a filter and all": (("replay", "--code", "X", "--all"), 2),
     "replay an unknown id": (("replay", "r9999"), 1),
     "set without a value": (("replay", "--all", "--set", "from_line"), 2),
@@ -297,7 +297,7 @@ WRONG_USAGES: dict[str, tuple[tuple[str, ...], int]] = {
     "no limit": (("list", "--limit", "0"), 2),
     "discard without a reason": (("discard", "--all"), 2),
     "discard nothing": (("discard", "--why", "x"), 2),
-    "discard an unknown id": (("discard", "r9999", "--why", "x"), 1),
+    "discard an unknown id": (("discard", "--why", "x", "--", "r9999"), 1),
     "discard to a folder": (("discard", "--all", "--why", "x", "--to", "/"), 2),
     "show nothing": (("show",), 2),
     "show an unknown id": (("show", "r9999"), 1),
@@ -311,7 +311,7 @@ WRONG_USAGES: dict[str, tuple[tuple[str, ...], int]] = {
     "list an id": (("list", "r0001"), 2),
     "stats of so many": (("stats", "--limit", "3"), 2),
     "show two": (("show", "r0001", "r0002"), 2),
-    "replay an id that the filter leaves out": (("replay", "r0001", "--code", "X"), 1),
+    "replay an id that the filter leaves out": (("replay", "--code", "X", "--", "r0001"), 1),
     "replay a known and an unknown id": (("replay", "r0001", "r9999"), 1),
     "a rate in words": (("replay", "--all", "--rate", "fast"), 2),
     "set a value without a field": (("replay", "--all", "--set", "=x"), 2),
@@ -323,7 +323,7 @@ WRONG_USAGES: dict[str, tuple[tuple[str, ...], int]] = {
     "set an empty text": (("replay", "--all", "--set", "text_to_pronounce="), 1),
     "set metadata that is a list": (("replay", "--all", "--set", "metadata=[]"), 1),
     "discard for an empty reason": (("discard", "--all", "--why", " "), 2),
-    "discard an id and all": (("discard", "r0001", "--all", "--why", "x"), 2),
+    "discard all and an id": (("discard", "--all", "--why", "x", "--", "r0001"), 2),
     "discard without saying why": (("discard", "r0001"), 2),
     "discard into no folder": (("discard", "--all", "--why", "x", "--to", "no/such/file"), 2),
     "an hour without an offset": (("stats", "--since", "2026-01-01T00:00:00"), 2),
@@ -472,7 +472,7 @@ async def test_a_replay_is_planned_before_it_is_done(bench: Bench, portal: Sandb
 
     plan = await said(bench, "dlq", "replay", "--all", "--dry-run")
     left = len(await letters(bench))
-    done = await said(bench, "dlq", "replay", request_id, "--set", "to_number=+12025550101")
+    done = await said(bench, "dlq", "replay", "--set", "to_number=+12025550101", "--", request_id)
     async with bench.running():
         started = (await bench.events(request_id, 2))[1]
     again = await said(bench, "dlq", "replay", "--all")
@@ -511,6 +511,22 @@ async def test_discard_says_first_what_it_would_do(bench: Bench) -> None:
 
     assert (code, plan.split()[-3:]) == (0, ["would", "discard", "2"])
     assert len(await letters(bench)) == 2
+
+
+async def test_nothing_that_the_portal_names_acts_on_a_terminal(
+    bench: Bench, portal: SandboxPortal
+) -> None:
+    portal.patch({"lines": {"a\x1b[2J  b": "first\r\nFORGED\u202e", "reg1": "plain"}})
+
+    code, told = await said(bench, "lines")
+    as_json = await said(bench, "lines", "--json")
+
+    assert (code, told) == (
+        0,
+        '"a\\u001b[2J  b"  first\\u000d\\u000aFORGED\\u202e\nreg1  plain\n',
+    )
+    assert list(json.loads(as_json[1])) == ["a\x1b[2J  b", "reg1"]
+    assert as_json[1].rstrip("\n").isprintable()
 
 
 async def test_lines_voices_and_check_are_printed(bench: Bench, portal: SandboxPortal) -> None:

@@ -50,7 +50,7 @@ def read_until(process: subprocess.Popen[str], mark: str) -> str:
 
 
 def folder_in(output: str) -> Path:
-    [folder] = set(re.findall(r"\S+/call-consumer-demo-\w+", output))
+    [folder] = set(re.findall(r"/[^/\s]\S*/call-consumer-demo-\w+", output))
     return Path(folder)
 
 
@@ -145,6 +145,33 @@ def test_what_a_kept_demo_prints_can_be_tried(kept: Kept) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert '"type": "call.started"' in done.stdout
+
+
+def hints(kept: Kept) -> list[str]:
+    """Return what a kept demo says to try, and ends by itself."""
+    said = re.findall(r"^  ((?:\S*call-consumer|curl) .*)$", kept.output, re.MULTILINE)
+    return [each for each in said if not each.endswith(" events")]
+
+
+def test_all_that_a_kept_demo_says_to_try_works(kept: Kept) -> None:
+    script = "; ".join(f"{each} || echo 'failed: {each}' >&2" for each in hints(kept))
+
+    done = subprocess.run(
+        ["/bin/bash", "-c", script.replace("'Good morning'", '"Good morning"')],
+        env=os.environ | kept.settings,
+        cwd=Path(f"/proc/{kept.process.pid}/cwd").readlink(),
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+
+    assert "failed: " not in done.stderr
+    assert '"attempt": 3' in done.stdout  # unavailable twice, though the tour has called it
+    assert "busy-always" in done.stdout
+    assert "not there yet" not in done.stdout
+    assert "/ledger.db is writable" in done.stdout
+    assert '"status":"ready"' in done.stdout
+    assert "call_consumer_build_info" in done.stdout
 
 
 async def test_ctrl_c_ends_a_kept_demo_and_all_it_started(kept: Kept, rabbitmq_url: str) -> None:

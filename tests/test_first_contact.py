@@ -315,6 +315,19 @@ async def test_what_the_portal_quotes_is_not_repeated(
     assert_tells_no_secret(bench, command, letters)
 
 
+async def test_an_invalid_request_has_attempt_0_wherever_it_is_told(
+    bench: Bench, worker: Callable[..., Command]
+) -> None:
+    command = worker(rate_per_s=0, http_port=0)
+    request_id = await ask(bench, "nobody")
+    event = await bench.event(request_id)
+    [letter] = await bench.dead_letters()
+    await bench.until(lambda: bool(command.log("call.failed")))
+
+    [line] = command.log("call.failed")
+    assert (event["attempt"], letter.headers["x-attempt"], line["attempt"]) == (0, 0, 0)
+
+
 async def test_a_portal_that_is_down_at_the_start_costs_nothing(
     bench: Bench, call_consumer: Callable[..., Command]
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from consumer import log
+from consumer.output import OutputFailed
 
 SECRET = "s3cr3t-webhook"
 
@@ -254,7 +255,85 @@ async def test_httpx_never_shows_the_address_it_asks(
     assert lines() == []
 
 
+# --- what acts on a terminal, or cannot be written
+
+
+def test_nothing_in_a_line_acts_on_a_terminal(
+    stream: io.StringIO, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    told = "\x1b[2J\u202e\x9b\u2028"
+    terminal = Terminal()
+    for each in (terminal, stream):
+        log.set_up(stream=each)
+        structlog.get_logger().info("call.failed", why=told, each=[told])
+        logging.getLogger("library").warning("cannot %s", told)
+
+    shown = terminal.getvalue() + stream.getvalue()
+    assert len(shown.split("\n")) == 5
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert lines()[0]["why"] == told
+
+
+@pytest.mark.parametrize(("no_colour", "colours"), [("1", False), ("", True)])
+def test_colours_on_a_terminal_can_be_turned_off(
+    no_colour: str, *, colours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_colour)
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    log.set_up(stream=terminal)
+
+    structlog.get_logger().info("worker.ready")
+
+    assert ("\x1b[" in terminal.getvalue()) == colours
+
+
+class Full(io.StringIO):
+    def flush(self) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_lines_that_cannot_be_written_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log.set_up(stream=Full())
+
+    for _ in range(3):
+        structlog.get_logger().info("worker.ready")
+
+    assert capsys.readouterr().err == (
+        "the log cannot be written: No space left on device: lines are lost\n"
+    )
+
+
+def test_a_line_that_is_needed_fails_if_it_cannot_be_written() -> None:
+    log.set_up(stream=Full(), needed=True)
+
+    with pytest.raises(OutputFailed, match="No space left on device"):
+        structlog.get_logger().warning("dead_letter.discarded")
+
+
 # --- secrets
+
+
+@pytest.mark.parametrize("password", ["info", "level", "true", "failed", "e", "event"])
+def test_a_password_that_is_a_plain_word_spoils_no_line(
+    password: str, stream: io.StringIO, lines: Lines
+) -> None:
+    url = f"amqp://calls:{password}@rabbit:5672/"
+    log.set_up(stream=stream, secrets=log.secret_parts(url))
+
+    structlog.get_logger().info("call.failed", retried=True, why="the informed levels exceeded")
+    structlog.get_logger().info("broker.lost", url=url)
+
+    failed, lost = lines()
+    assert failed.pop("timestamp")
+    assert failed == {
+        "event": "call.failed",
+        "level": "info",
+        "retried": True,
+        "why": "the informed levels exceeded",
+    }
+    assert lost["url"] == (url if len(password) < 3 else "amqp://calls:***@rabbit:5672/")
 
 
 def test_where_a_secret_would_stand_stars_do(stream: io.StringIO, lines: Lines) -> None:
@@ -283,7 +362,7 @@ PARTS: dict[str, tuple[str, list[str]]] = {
         "http://127.0.0.1/mock/rest/1/s3cr3t-webhook/",
         ["mock/rest/1/s3cr3t-webhook", "s3cr3t-webhook"],
     ),
-    "a short secret": ("https://portal.example/rest/1/abc/", ["rest/1/abc"]),
+    "a short secret": ("https://portal.example/rest/1/abc/", ["rest/1/abc", "abc"]),
     "no path": ("https://portal.example/", []),
     "a broker": ("amqp://calls:hush@rabbit:5672/", ["hush"]),
     "a broker whose password is encoded": ("amqp://calls:hu%2Fsh@rabbit/", ["hu%2Fsh", "hu/sh"]),
