@@ -42,7 +42,7 @@ def main() -> None:
 @main.command()
 def run() -> None:
     """Run the worker until it is told to stop (SIGTERM, Ctrl-C)."""
-    settings = settings_or_exit()
+    settings = settings_or_exit("rabbitmq_url", "bitrix24_url")
     secrets = [
         part
         for secret in (settings.rabbitmq_url, settings.bitrix24_url, settings.ledger_url)
@@ -111,7 +111,7 @@ def publish(to: str, text: str | None, *, wait: bool, within: float, **fields: s
 
     Prints the ids of what was published.
     """
-    settings = settings_or_exit()
+    settings = settings_or_exit("rabbitmq_url")
     if text is None:
         if wait or any(fields.values()):
             raise click.UsageError(
@@ -178,7 +178,7 @@ async def _publish_and_wait(
 @main.command()
 def events() -> None:
     """Print events as they come, as JSON lines, until Ctrl-C."""
-    settings = settings_or_exit()
+    settings = settings_or_exit("rabbitmq_url")
     run_command(lambda: _print_events(settings))
 
 
@@ -215,7 +215,7 @@ async def _check(settings: Settings, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def lines(*, as_json: bool) -> None:
     """List the lines that the portal can call from."""
-    settings = settings_or_exit()
+    settings = settings_or_exit("bitrix24_url")
     run_command(lambda: _names(settings, LINES, as_json=as_json))
 
 
@@ -223,7 +223,7 @@ def lines(*, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def voices(*, as_json: bool) -> None:
     """List the voices that the portal can speak with."""
-    settings = settings_or_exit()
+    settings = settings_or_exit("bitrix24_url")
     run_command(lambda: _names(settings, VOICES, as_json=as_json))
 
 

@@ -59,7 +59,7 @@ def replay(  # noqa: PLR0913  # each is an option of the command
     """
     choice = _choice(ids_, chosen, everything=everything)
     how = Replay(redial=redial, edits=_edits(edits))
-    settings = settings_or_exit()
+    settings = settings_or_exit("rabbitmq_url")
     letters = run(lambda: _planned(settings, choice, how, rate))
     if _goes_on("replay", letters, dry_run=dry_run, yes=yes):
         run(lambda: _replay(settings, letters, how, rate))
@@ -156,7 +156,7 @@ def discard(  # noqa: PLR0913  # each is an option of the command
     if not why.strip():
         raise click.BadParameter("is empty: say in a few words why", param_hint="--why")
     choice = _choice(ids_, chosen, everything=everything)
-    settings = settings_or_exit()
+    settings = settings_or_exit("rabbitmq_url")
     letters = run(lambda: _shown(settings, choice))
     if _goes_on("discard", letters, dry_run=dry_run, yes=yes):
         file = _opened(to) if to is not None else None

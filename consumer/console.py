@@ -14,7 +14,7 @@ from consumer.deadletters import NoSuchDeadLetter
 from consumer.hand import InOtherHands
 from consumer.ledger import LedgerDown
 from consumer.publisher import NotPublished
-from consumer.settings import Settings, WrongSettings, read_settings
+from consumer.settings import Secret, Settings, WrongSettings, read_settings
 from consumer.topology import WrongTopology
 
 STOPPERS = (NoBroker, WrongTopology, LedgerDown, NoSuchDeadLetter, InOtherHands, NoConsumer)
@@ -31,10 +31,10 @@ class Failed(click.ClickException):
     """Ends a command with one line and exit code 1."""
 
 
-def settings_or_exit() -> Settings:
-    """Read the settings; with a mistake in them, say each and exit 2."""
+def settings_or_exit(*needed: Secret) -> Settings:
+    """Read the settings; with a mistake in them, or one of *needed* missing, say all and exit 2."""
     try:
-        return read_settings()
+        return read_settings(needed=needed)
     except WrongSettings as error:
         _wrong_settings(error)
 
