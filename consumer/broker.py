@@ -188,7 +188,7 @@ def refusals_named(url: str) -> Iterator[None]:
         raise NoBroker(f"what answers at {place} is no RabbitMQ: see CALLS_RABBITMQ_URL") from None
     except (aiormq.exceptions.AMQPError, OSError) as error:
         why = _cause(error, address.scheme)
-        raise NoBroker(f"no broker answers at {place}: {why}: see CALLS_RABBITMQ_URL") from None
+        raise NoBroker(f"no broker answers at {place} ({why}): see CALLS_RABBITMQ_URL") from None
 
 
 _REFUSALS: tuple[tuple[str, type[NoBroker], str], ...] = (
@@ -223,10 +223,10 @@ def _words(error: BaseException) -> str:
 
 def _cause(error: BaseException, scheme: str) -> str:
     if isinstance(error.__cause__, asyncio.IncompleteReadError | ConnectionResetError):
-        hint = " (does it want TLS? Then write amqps://)" if scheme == "amqp" else ""
+        hint = "; if it wants TLS write amqps://" if scheme == "amqp" else ""
         return f"it closed the connection at our first words{hint}"
     cause = cause_of(error)
-    return f"{cause} (write amqp://, or its port for TLS)" if cause == NO_TLS else cause
+    return f"{cause}; write amqp://, or its port for TLS" if cause == NO_TLS else cause
 
 
 def why_lost(error: BaseException) -> str:

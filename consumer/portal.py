@@ -56,9 +56,10 @@ class Portal:
             "Accept-Encoding": "gzip",
             "User-Agent": f"call-consumer/{version('call-consumer')}",
         }
-        self._transport = AiohttpTransport(
-            httpx.create_ssl_context(), proxy_to(base_url), KEEPALIVE_S
-        )
+        self.silence = ""
+        """Why `ask` had no answer the last time, in words."""
+        tls = httpx.create_ssl_context() if base_url.startswith("https:") else None
+        self._transport = AiohttpTransport(tls, proxy_to(base_url), KEEPALIVE_S)
 
     async def _post(
         self,
@@ -124,7 +125,7 @@ class Portal:
             response = await self._post(PLACE, parameters, limit_s, send_before)
         except NEVER_SENT as error:
             # Nothing was sent yet, so a retry cannot ring a phone twice.
-            return Unavailable(_name(error), "the portal could not be reached")
+            return Unavailable(_name(error), f"the portal could not be reached: {error}")
         except (httpx.HTTPError, TimeoutError) as error:
             return Unsure(_name(error), "the answer was lost")
         usage = read_usage(response.content)
@@ -137,7 +138,8 @@ class Portal:
         """Ask a method without parameters; return status and body, or None if no answer came."""
         try:
             response = await self._post(method, {}, ASK_TIMEOUT_S)
-        except (httpx.HTTPError, TimeoutError):
+        except (httpx.HTTPError, TimeoutError) as error:
+            self.silence = str(error) or "no answer in time"
             return None
         return response.status_code, response.content
 

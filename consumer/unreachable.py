@@ -46,6 +46,8 @@ def _known(error: BaseException) -> str | None:
             return "no answer in time"
         case OSError() if number := _number(error):
             return os.strerror(number).lower()
+        case ConnectionError() if type(error) is ConnectionError and error.args:
+            return str(error)  # asyncpg's own words
         case _:
             return None
 
@@ -62,7 +64,7 @@ def _certificate(error: ssl.SSLCertVerificationError) -> str:
 
 
 def _tls(error: ssl.SSLError) -> str:
-    reason = error.reason or ""
+    reason = getattr(error, "reason", None) or ""
     if reason in _NOT_TLS:
         return NO_TLS
     return f"TLS failed: {reason.replace('_', ' ').lower()}" if reason else "TLS failed"

@@ -13,6 +13,7 @@ class Authority:
     """
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self._folder = folder
         self.file = folder / "ca.pem"
         _openssl(

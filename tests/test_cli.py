@@ -69,6 +69,7 @@ def test_wrong_settings_are_a_line_each_and_exit_2() -> None:
     assert result.exit_code == 2
     assert result.stdout == ""
     assert [line.partition(":")[0] for line in sorted(result.stderr.splitlines())] == [
+        "CALLS_BITRIX24_URL",
         "CALLS_RABBITMQ_URL",
         "CALLS_RETRI_DELAYS_S",
         "CALLS_TIMEOUT_S",
@@ -77,7 +78,6 @@ def test_wrong_settings_are_a_line_each_and_exit_2() -> None:
 
 
 NEEDY = {
-    "run": ["run"],
     "publish": ["publish", "+12025550100", "Hello"],
     "events": ["events"],
 }
@@ -99,9 +99,17 @@ def test_a_command_that_needs_a_broker_says_how_to_name_it(arguments: list[str])
     )
 
 
-@pytest.mark.parametrize(
-    "arguments", [NEEDY["publish"], NEEDY["events"]], ids=["publish", "events"]
-)
+def test_a_command_that_needs_both_addresses_names_both() -> None:
+    result = call("run")
+
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "CALLS_RABBITMQ_URL: is not set: write amqp://user:password@host:5672/\n"
+        "CALLS_BITRIX24_URL: is not set: write https://portal/rest/<user>/<secret>/\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", NEEDY.values(), ids=NEEDY)
 def test_a_broker_that_does_not_answer_is_one_line_without_its_password(
     arguments: list[str],
 ) -> None:
@@ -391,6 +399,21 @@ def test_the_sandbox_prints_the_address_that_the_worker_needs() -> None:
         answer = httpx.get(f"{address}server.time")
 
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "::"])
+def test_the_sandbox_listens_over_both_families(host: str) -> None:
+    with sandbox("--port", "0", "--host", host) as address:
+        port = httpx.URL(address).port
+        answers = [httpx.get(f"http://{ip}:{port}/sandbox") for ip in ("127.0.0.1", "[::1]")]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+def test_the_sandbox_at_an_address_of_ipv6_prints_it_in_brackets() -> None:
+    with sandbox("--port", "0", "--host", "::1") as address:
+        assert address.startswith("http://[::1]:")
+        assert httpx.get(f"{address}server.time").status_code == 200
 
 
 def test_a_port_that_is_taken_is_said_without_a_traceback() -> None:
