@@ -198,7 +198,7 @@ async def _portal(settings: Settings) -> AsyncIterator[Finding]:
 def _scopes(host: str, status: int, body: bytes) -> Finding:
     code, description = error_of(body)
     if code:
-        mend = advice_for(code, description) or "see the portal's settings"
+        mend = advice_for(code, description)
         return Finding("portal", "wrong", f"{host} answers {code} {description}", mend)
     try:
         granted = json.loads(body)["result"]
