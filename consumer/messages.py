@@ -256,6 +256,7 @@ def readable_id(fields: object) -> str | None:
     return None
 
 
+_NOT_ALLOWED = "has characters that are not allowed"
 _PLAIN_WORDS = {
     "missing": "is missing",
     "extra_forbidden": "is no field of call.requested: check its spelling",
@@ -285,11 +286,11 @@ def _mismatch(field: str, text: str) -> str:
     """Say which character is the first that does not belong there, counting from 1."""
     if field == "request_id":
         wrong = _first_wrong(text, re.compile(_REQUEST_ID), [""])
-        return f"has {wrong}, which is not allowed there" if wrong else "is empty"
+        return f"{_NOT_ALLOWED}: {wrong}" if wrong else "is empty"
     if field == "to_number":
         shown = re.sub(rf"^[{_UNSEEN}]+|[{_UNSEEN}]+\Z", "", text)
         wrong = _first_wrong(shown, re.compile(_NUMBER), ["", "0", "00"], text.find(shown))
-        return f"has {wrong}, which is not allowed there" if wrong else "is too short"
+        return f"{_NOT_ALLOWED}: {wrong}" if wrong else "is too short"
     return "is nothing but blanks"
 
 

@@ -125,11 +125,14 @@ def test_a_broker_that_does_not_answer_is_one_line_without_its_password(
 
 WRONG = {
     "a bad number": (["+1202555", "Hello"], "to_number: is not a possible phone number"),
-    "no number": (["Anna", "Hello"], "to_number: has characters that are not allowed"),
+    "no number": (["Anna", "Hello"], "not allowed: U+0041 at character 1"),
     "a national number": (["020 7946 0958", "Hello"], "write +<country code><number>"),
-    "a blank text": (["+12025550100", " "], "text_to_pronounce: has characters"),
+    "a blank text": (["+12025550100", " "], "text_to_pronounce: is nothing but blanks"),
     "a bad time": (["+12025550100", "Hello", "--not-before", "noon"], "not_before: is not an RFC"),
-    "a bad id": (["+12025550100", "Hello", "--request-id", "a b"], "request_id: has characters"),
+    "a bad id": (
+        ["+12025550100", "Hello", "--request-id", "a b"],
+        "not allowed: U+0020 at character 2",
+    ),
     "an unknown option": (["+12025550100", "Hello", "--vioce", "x"], "No such option"),
     "nothing": ([], "Missing argument 'TO|FILE'"),
     "a file that is not there": (["calls.jsonl"], "calls.jsonl: cannot be read: No such file"),

@@ -311,7 +311,7 @@ IMPOSSIBLE = "is not a possible phone number: check its length"
 
 def there(field: str, character: str, position: int) -> str:
     where = f"U+{ord(character):04X} at character {position}"
-    return f"{field}: has {where}, which is not allowed there"
+    return f"{field}: has characters that are not allowed: {where}"
 
 
 WRONG_FIELDS: dict[str, tuple[bytes, str]] = {

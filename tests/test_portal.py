@@ -59,9 +59,8 @@ def always(answer: bytes) -> Answer:
     return serve
 
 
-@asynccontextmanager
-async def asking(answer: Answer, **options: Any) -> AsyncIterator[Portal]:  # noqa: ANN401
-    """Lend a portal behind a server that serves one request per connection with *answer*."""
+def closing(answer: Answer) -> Answer:
+    """Serve one request per connection with *answer*."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -71,7 +70,13 @@ async def asking(answer: Answer, **options: Any) -> AsyncIterator[Portal]:  # no
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1")
+    return serve
+
+
+@asynccontextmanager
+async def asking(answer: Answer, **options: Any) -> AsyncIterator[Portal]:  # noqa: ANN401
+    """Lend a portal behind a server that serves one request per connection with *answer*."""
+    server = await asyncio.start_server(closing(answer), "127.0.0.1")
     port = server.sockets[0].getsockname()[1]
     portal = Portal(f"http://127.0.0.1:{port}/base/rest/1/{SECRET}/", **options)
     async with server:
@@ -140,9 +145,9 @@ async def test_a_certificate_counts_only_if_it_is_trusted_and_the_hosts_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = Authority(tmp_path)
-    server = await asyncio.start_server(
-        always(reply(200, PLACED)), "127.0.0.1", ssl=authority.server("IP:127.0.0.1")
-    )
+    answer = closing(always(reply(200, PLACED)))
+    tls = authority.server("IP:127.0.0.1")
+    server = await asyncio.start_server(answer, "127.0.0.1", ssl=tls)
     port = server.sockets[0].getsockname()[1]
 
     async def dial(host: str) -> object:
