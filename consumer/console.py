@@ -4,7 +4,9 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NoReturn, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Thread
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
@@ -18,6 +20,7 @@ from consumer.settings import Secret, Settings, WrongSettings, read_settings
 from consumer.topology import WrongTopology
 
 STOPPERS = (NoBroker, WrongTopology, LedgerDown, NoSuchDeadLetter, InOtherHands, NoConsumer)
+P = ParamSpec("P")
 T = TypeVar("T")
 HINTS = {
     "unroutable": "no queue takes it yet: start the worker once, it declares them",
@@ -50,7 +53,9 @@ def run(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
     # What a library says of a lost link would come on top. The worker has a handler of its own.
     logging.getLogger("aiormq").addHandler(logging.NullHandler())
     try:
-        return asyncio.run(start())
+        with asyncio.Runner() as runner:
+            runner.get_loop().set_default_executor(Threads())
+            return runner.run(start())
     except WrongSettings as error:
         _wrong_settings(error)
     except STOPPERS as error:
@@ -59,6 +64,28 @@ def run(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         raise Failed(f"not published ({error}): {HINTS[error.why]}") from None
     except KeyboardInterrupt:
         raise click.Abort from None
+
+
+class Threads(ThreadPoolExecutor):
+    """A thread for each task, which nobody waits for at the end.
+
+    To look a name up may take half a minute where no name server answers, and cannot be cancelled.
+    """
+
+    def submit(self, task: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> "Future[T]":
+        """Run *task* in a thread of its own."""
+        future: Future[T] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(task(*args, **options))
+            except BaseException as error:  # noqa: BLE001  # it is the caller's
+                future.set_exception(error)
+
+        Thread(target=work, daemon=True).start()
+        return future
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

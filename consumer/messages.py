@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid5
 
@@ -26,6 +27,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 MAX_BODY_BYTES = 64 * 1024
+MAX_DEPTH = 100
+"""Of lists and objects within one another."""
 MAX_METADATA = 20
 REQUESTED = "call.requested"
 STARTED = "call.started"
@@ -176,6 +179,8 @@ class Invalid:
     request_id: str | None = None
 
 
+_NOT_TO_BE_READ = "the body is not JSON that can be read: NaN, or nested too deep"
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _AMQP_1_0 = "is an AMQP 1.0 {} section: send the JSON in a data section"
 _OTHER_FORMS = {
     b"\x1f\x8b": Invalid("compressed", "the body is compressed with gzip: send plain JSON"),
@@ -205,18 +210,25 @@ def read_json(body: bytes) -> Any | Invalid:  # noqa: ANN401
     except UnicodeDecodeError as error:
         text = f"the body is not UTF-8 from byte {error.start} on"
         return Invalid("not_utf8", f"{text}: is it in a code page, as Windows-1251?")
+    if _depth(text) > MAX_DEPTH:  # where the parser stops depends on Python's version
+        return Invalid("not_json", _NOT_TO_BE_READ)
     try:
         value = json.loads(text, parse_constant=_no_constant)
         # Half of an escaped surrogate pair is a string that nobody can write again.
-        # (Within two lists, because the ledger nests it once more and the parser stops at a depth.)
-        json.dumps([[value]], ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         return Invalid("not_json", f"the body is not JSON at character {error.pos}: {error.msg}")
     except UnicodeEncodeError:
         return Invalid("not_utf8", "the body holds half of a surrogate pair")
-    except (ValueError, RecursionError):
-        return Invalid("not_json", "the body is not JSON that can be read: NaN, or nested too deep")
+    except ValueError:
+        return Invalid("not_json", _NOT_TO_BE_READ)
     return value
+
+
+def _depth(text: str) -> int:
+    """Count how many lists and objects are open at once at the most."""
+    opened = (1 if mark in "[{" else -1 for mark in re.findall(r"[][{}]", _STRING.sub("", text)))
+    return max(accumulate(opened), default=0)
 
 
 def _no_constant(name: str) -> None:

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from consumer.broker import connect
 from consumer.messages import FAILED, REQUESTED, STARTED
 from consumer.publisher import Publisher, build_message
 from consumer.topology import Topology, build_topology, declare
+from tests.conftest import Command
 
 COMMAND = str(Path(sys.executable).with_name("call-consumer"))
 NOWHERE = "amqp://guest:hush@127.0.0.1:1/"
@@ -384,6 +385,29 @@ async def test_events_are_json_lines_until_ctrl_c(place: Place, number: signal.S
     assert "Привет" in lines[0]
     assert process.returncode in (0, 1, 130)
     assert b"Traceback" not in stderr
+
+
+SLOW_LOOK_UPS = """
+import socket, time
+look_up = socket.getaddrinfo
+def slow(host, *args, **options):
+    time.sleep(60 if host.endswith(".invalid") else 0)
+    return look_up(host, *args, **options)
+socket.getaddrinfo = slow
+"""
+
+
+def test_a_name_server_that_does_not_answer_holds_up_no_end(
+    tmp_path: Path, call_consumer: Callable[..., Command], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.joinpath("sitecustomize.py").write_text(SLOW_LOOK_UPS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    command = call_consumer("events", rabbitmq_url="amqp://u:p@broker.invalid/")
+
+    assert command.process.wait(20) == 1
+    assert "no broker answers at broker.invalid:5672 (no answer in time)" in (
+        command.stderr.read_text()
+    )
 
 
 @contextlib.contextmanager

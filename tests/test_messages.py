@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -106,6 +107,18 @@ STILL_GOOD: dict[str, bytes] = {
     "no pairs of metadata": body(metadata={}),
     "characters beyond 16 bits": body(text_to_pronounce="\U0001f4de"),
 }
+
+
+def test_what_is_nested_counts_only_outside_of_texts() -> None:
+    assert isinstance(read_body(body(text_to_pronounce='[{"[' * 100), Defaults()), CallRequested)
+
+
+@pytest.mark.parametrize("sent", [b'"\\' * 30_000, b'["' * 30_000, b'\\"' * 30_000])
+def test_no_body_takes_long_to_read(sent: bytes) -> None:
+    began_at = time.monotonic()
+
+    assert isinstance(read_body(sent, Defaults()), Invalid)
+    assert time.monotonic() - began_at < 1
 
 
 def test_a_byte_order_mark_does_no_harm() -> None:
