@@ -82,6 +82,7 @@ class Announcer:
             queue=queue.name,
             wait_s=round(max(wait_s, 0.0), 1),
             code=entry.code if entry else None,
+            why=_why(entry),
             unsure=bool(entry and entry.unsure_since is not None),
         )
 
@@ -117,7 +118,7 @@ class Announcer:
             metadata=delivery.call.metadata if delivery.call else None,
         )
         await self._announce(event, delivery.trail)
-        log.warning("call.failed", reason=event.reason, code=event.code)
+        log.warning("call.failed", reason=event.reason, code=event.code, why=_why(entry))
 
     async def invalid(self, message: Delivery | Unreadable, error: Invalid) -> None:
         """Announce a message that is no request, and keep it; it has no entry in the ledger.
@@ -161,6 +162,11 @@ class Announcer:
             correlation_id=event.request_id,
         )
         await self._publisher.publish_until_confirmed(message, self._topology.exchange, kind)
+
+
+def _why(entry: Entry | None) -> str | None:
+    """Say why nothing was heard of the portal, in our own words: its own may quote the request."""
+    return entry.description or None if entry and entry.http_status is None else None
 
 
 def _trouble(entry: Entry) -> dict[str, Any]:

@@ -19,7 +19,12 @@ ERRORS_PAGE = "https://apidocs.bitrix24.com/error-codes.html"
 LIMITS_PAGE = "https://apidocs.bitrix24.com/limits.html"
 LONGEST_DESCRIPTION = 10_000
 """Longer than any text: what quotes a request can be recognised only while it is whole."""
+DEEPEST_ERROR = 8
+"""How many objects and lists an error may be within."""
 LONGEST_RETRY_AFTER_S = 86_400.0
+
+
+Meaning = Literal["unavailable", "refused", "unsure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class Answer:
 
     code: str
     description: str
-    outcome: Literal["unavailable", "refused", "unsure"]
+    outcome: Meaning
     whose: Scope
     advice: str
     source: str = ERRORS_PAGE
@@ -50,6 +55,14 @@ _PLAN = "Renew the portal's plan or its Market subscription."
 _REPORT = "The portal itself failed: see the call history; ask Bitrix24 support if it lasts."
 _BUG = "Report it: the worker should not meet this answer."
 _WAIT = "Nothing: it is tried again by itself."
+_IN_FRONT = (
+    "See who answers at CALLS_BITRIX24_URL: a proxy, a firewall or another site in front of it."
+)
+_UNKNOWN: Mapping[Meaning, str] = {
+    "refused": "See the description, and the webhook's rights in the portal; mend that, replay.",
+    "unavailable": _WAIT,
+    "unsure": "See in the call history whether it rang before you replay.",
+}
 
 # Facts beyond the vendor's pages come from reading its product and its SDKs.
 ANSWERS: tuple[Answer, ...] = (
@@ -312,13 +325,23 @@ def error_of(body: bytes) -> tuple[str, str]:
     return _error_of(_read_object(body))
 
 
-def advice_for(code: str, description: str) -> str:
-    """Return what a person should do about an answer, empty if nobody knows."""
+def advice_for(code: str, description: str, outcome: Meaning = "refused") -> str:
+    """Return what a person should do about an answer.
+
+    Args:
+        code: Its error code, or ours where it had none (``HTTP_407``).
+        description: Its description.
+        outcome: What it meant for the call: that decides where no table knows the code.
+    """
     rows = [row for row in ANSWERS if row.code.upper() == code.upper()]
     begins = [row for row in rows if _begins(description, row)]
     if begins:
         return begins[0].advice
-    return rows[0].advice if rows and code.upper() != "ERROR_CORE" else ""
+    if rows and code.upper() != "ERROR_CORE":
+        return rows[0].advice
+    if outcome == "refused" and code.upper().startswith("HTTP_"):
+        return _IN_FRONT
+    return _UNKNOWN[outcome]
 
 
 def is_transient(code: str) -> bool:
@@ -381,13 +404,31 @@ def _read_object(body: bytes) -> dict[str, Any]:
 
 
 def _error_of(answer: Mapping[str, Any]) -> tuple[str, str]:
-    """Return code and description; the code may come as a string, a number or, in v3, an object."""
-    error, description = answer.get("error"), answer.get("error_description")
-    if isinstance(error, dict):
-        fields: dict[str, Any] = error
-        error, description = fields.get("code"), fields.get("message")
-    code = "" if error in (None, 0, "0", False) else _trim(str(error), 64)
-    return code, _trim(description, LONGEST_DESCRIPTION) if isinstance(description, str) else ""
+    """Return code and description; both may be within an object, as in v3, or in a list of them."""
+    code, within = _code_and_text(answer.get("error") or answer.get("errors"), DEEPEST_ERROR)
+    beside = answer.get("error_description")
+    return code, _trim(beside, LONGEST_DESCRIPTION) if isinstance(beside, str) else within
+
+
+def _code_and_text(error: object, levels: int) -> tuple[str, str]:
+    """Read what stands where an error does; what is nearest to the surface counts."""
+    match error:
+        case None | bool() | 0 | "" | "0":
+            return "", ""
+        case str() | int() | float():
+            return _trim(str(error), 64), ""
+        case list() if levels:
+            read = (_code_and_text(each, levels - 1) for each in error)
+            return next((found for found in read if any(found)), ("", ""))
+        case dict() if levels:
+            fields: dict[str, Any] = error
+            code = _code_and_text(fields.get("code"), 0)[0]
+            texts = (fields.get(name) for name in ("message", "error_description", "description"))
+            text = next((text for text in texts if isinstance(text, str)), "")
+            inner = _code_and_text(fields.get("error") or fields.get("errors"), levels - 1)
+            return code or inner[0], _trim(text, LONGEST_DESCRIPTION) or inner[1]
+        case _:
+            return "", ""
 
 
 def _trim(text: str, limit: int) -> str:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Collection
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,7 +17,13 @@ from faststream.rabbit.subscriber import RabbitSubscriber
 from consumer import metrics
 from consumer.announcer import Announcer
 from consumer.answers import read_answer
-from consumer.broker import CONNECT_TIMEOUT_S, LINK_ERRORS, address_of
+from consumer.broker import (
+    CONNECT_TIMEOUT_S,
+    LINK_ERRORS,
+    RobustConnection,
+    addresses_of,
+    why_lost,
+)
 from consumer.caller import Caller
 from consumer.decision import Refused, Unavailable
 from consumer.health import Part, serve
@@ -31,7 +38,7 @@ from consumer.portal import Portal
 from consumer.processor import Processor, Rules
 from consumer.publisher import Publisher
 from consumer.reconciler import Reconciler
-from consumer.settings import Settings
+from consumer.settings import Settings, service_variables
 from consumer.topology import Topology, build_topology, declare
 from consumer.worker import Worker
 
@@ -264,6 +271,8 @@ async def run(settings: Settings) -> None:
     Raises:
         WrongSettings, NoBroker, WrongTopology, LedgerDown, NoConsumer: As `App` has it.
     """
+    if skipped := service_variables():
+        log.info("settings.skipped", names=sorted(skipped))
     app = App(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -271,9 +280,9 @@ async def run(settings: Settings) -> None:
     await app.run()
 
 
-def _broker(url: str, topology: Topology, prefetch: int) -> tuple[RabbitBroker, RabbitSubscriber]:
+def _broker(urls: str, topology: Topology, prefetch: int) -> tuple[RabbitBroker, RabbitSubscriber]:
     broker = RabbitBroker(
-        str(address_of(url, "worker")),
+        addresses_of(urls).first,
         timeout=CONNECT_TIMEOUT_S,
         reconnect_interval=RECONNECT_S,
         default_channel=Channel(prefetch_count=prefetch),
@@ -282,6 +291,10 @@ def _broker(url: str, topology: Topology, prefetch: int) -> tuple[RabbitBroker, 
         logger=None,  # it would add a handler of its own, with tracebacks for each lost link
         on_close=[_say_lost],
         on_reconnected=[lambda _: log.info("broker.back")],
+    )
+    # FastStream has no public way to a connection that knows several addresses.
+    broker._connection_kwargs["connection_class"] = partial(  # noqa: SLF001
+        RobustConnection, urls, "worker"
     )
     subscriber = broker.subscriber(
         # Passive: `declare` has made it. Left to itself FastStream would parse the bodies first.
@@ -295,7 +308,7 @@ def _broker(url: str, topology: Topology, prefetch: int) -> tuple[RabbitBroker, 
 
 def _say_lost(_: AbstractConnection | None, error: BaseException | None) -> None:
     if error is not None and not isinstance(error, asyncio.CancelledError):
-        log.warning("broker.lost", why=type(error).__name__)
+        log.warning("broker.lost", why=why_lost(error))
 
 
 async def _undecoded(message: RabbitMessage) -> RabbitMessage:

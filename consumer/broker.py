@@ -1,15 +1,20 @@
 """One way to connect to RabbitMQ: named, within a time limit, its errors saying what to mend."""
 
 import asyncio
+import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import aio_pika
 import aiormq.exceptions
-from aio_pika.abc import AbstractConnection
-from pamqp import decode
+from aio_pika.abc import TimeoutType
+from pamqp import commands, decode
 from yarl import URL
+
+from consumer.unreachable import NO_TLS, cause_of
 
 CONNECT_TIMEOUT_S = 5.0
 HEARTBEAT_S = 10
@@ -42,8 +47,47 @@ _read_leniently("shortstr", lambda value: 1 + value[0], str)
 _read_leniently("table", lambda value: 4 + int.from_bytes(value[:4]), dict)
 
 
+# Without this aiormq takes a refusal for a broken frame, and keeps the broker's words to itself.
+commands.Connection.Open.valid_responses = ["Connection.OpenOk", "Connection.Close"]
+
+
 class NoBroker(ConnectionError):
     """Raised when the broker cannot be used at all; says what to mend, and no password."""
+
+
+class LoginRefused(NoBroker):
+    """Raised when the broker does not let this user in: to try again would be of no use."""
+
+
+class Addresses:
+    """The brokers of `CALLS_RABBITMQ_URL`, the one to try first in front.
+
+    Args:
+        urls: One address, or several with commas between.
+    """
+
+    def __init__(self, urls: str) -> None:
+        self._turns = deque(urls.split(","))
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._turns)
+
+    @property
+    def first(self) -> str:
+        """The address to try now."""
+        return self._turns[0]
+
+    def move_on(self, url: str) -> None:
+        """Try *url*, which has just failed, last of all; unless somebody else has seen to that."""
+        if self.first == url:
+            self._turns.rotate(-1)
+
+
+@cache
+def addresses_of(urls: str) -> Addresses:
+    """Return one and the same list for all connections, so that they use the same broker."""
+    return Addresses(urls)
 
 
 def address_of(url: str, name: str) -> URL:
@@ -52,32 +96,144 @@ def address_of(url: str, name: str) -> URL:
     return address if "heartbeat" in address.query else address.update_query(heartbeat=HEARTBEAT_S)
 
 
-async def connect(url: str, name: str) -> AbstractConnection:
+async def connect(urls: str, name: str) -> aio_pika.Connection:
     """Open a plain connection that the broker's tools show under *name*.
 
+    Args:
+        urls: One address, or several to be tried in turn, with commas between.
+        name: What the connection is for.
+
     Raises:
-        NoBroker: Nobody answers at *url*, or refuses us.
+        LoginRefused: Each broker refuses us for good.
+        NoBroker: None can be used now.
     """
-    address = address_of(url, name)
-    place = f"{address.host}:{address.port or 5672}"
+    addresses = addresses_of(urls)
+    refusals: list[NoBroker] = []
+    for _ in range(len(addresses)):
+        url = addresses.first
+        try:
+            with refusals_named(url):
+                return await aio_pika.connect(address_of(url, name), timeout=CONNECT_TIMEOUT_S)
+        except BaseException as error:  # who gives up waiting for a silent broker moves on, too
+            addresses.move_on(url)
+            if not isinstance(error, NoBroker):
+                raise
+            refusals.append(error)
+    for_good = all(isinstance(error, LoginRefused) for error in refusals)
+    kind = LoginRefused if for_good else NoBroker
+    raise kind("; ".join(str(error) for error in refusals))
+
+
+class RobustConnection(aio_pika.RobustConnection):
+    """Comes back by itself after a loss, from the next address of the list.
+
+    Args:
+        urls: As for `connect`.
+        name: As for `connect`.
+        url: Not heeded: FastStream's idea of the address.
+        options: As aio-pika has them.
+    """
+
+    def __init__(self, urls: str, name: str, url: URL, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(url, **options)
+        self._addresses = addresses_of(urls)
+        self._name = name
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        self._tried = self._addresses.first
+        self.url = address_of(self._tried, self._name)
+
+    async def connect(self, timeout: TimeoutType = None) -> None:  # noqa: ASYNC109
+        """Connect for the first time.
+
+        Raises:
+            LoginRefused, NoBroker: As `connect` has it.
+        """
+        with refusals_named(self._tried):
+            await super().connect(timeout)
+
+    async def _on_connection_close(self, closing: asyncio.Future[Any]) -> None:
+        self._addresses.move_on(self._tried)
+        self._take_turn()
+        await super()._on_connection_close(closing)
+
+
+@contextmanager
+def refusals_named(url: str) -> Iterator[None]:
+    """Turn what aiormq raises while it connects to *url* into the broker's words, or the cause.
+
+    Raises:
+        LoginRefused, NoBroker: It did not work.
+    """
+    address = URL(url)
+    port = address.explicit_port or aiormq.connection.DEFAULT_PORTS[address.scheme]
+    place = f"{address.host_subcomponent}:{port}"
     try:
         with link_losses():
-            return await aio_pika.connect(address, timeout=CONNECT_TIMEOUT_S)
-    except (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError):
-        raise NoBroker(
-            f"the broker at {place} refuses the user or the password: mend CALLS_RABBITMQ_URL"
+            yield
+    except NoBroker:
+        raise NoBroker(f"the broker at {place} hung up: see its log") from None
+    except aiormq.exceptions.ProbableAuthenticationError as error:
+        raise LoginRefused(
+            f"the broker at {place} refuses the user or the password"
+            f" ({_words(error)}): mend CALLS_RABBITMQ_URL"
         ) from None
-    except aiormq.exceptions.ConnectionNotAllowed as error:
-        raise NoBroker(f"the broker at {place} refuses the virtual host: {error}") from None
-    except aiormq.exceptions.InvalidFrameError as error:
-        # Where the virtual host is refused, aiormq sees a frame that it does not expect.
-        if "Connection.OpenOk" not in str(error):
-            raise NoBroker(f"what answers at {place} is no broker") from None
-        vhost = address.path.removeprefix("/") or "/"
-        raise NoBroker(f"the broker at {place} refuses the virtual host: {vhost}") from None
+    except aiormq.exceptions.AuthenticationError:
+        text = "has no way to log in that we know (PLAIN): mend its auth_mechanisms"
+        raise LoginRefused(f"the broker at {place} {text}") from None
+    except aiormq.exceptions.ConnectionClosed as error:
+        raise _refusal(place, _words(error)) from None
+    except aiormq.exceptions.ProtocolSyntaxError:
+        raise NoBroker(f"what answers at {place} is no RabbitMQ: see CALLS_RABBITMQ_URL") from None
     except (aiormq.exceptions.AMQPError, OSError) as error:
-        why = LINK_BROKE if isinstance(error, NoBroker) else type(error).__name__
+        why = _cause(error, address.scheme)
         raise NoBroker(f"no broker answers at {place} ({why}): see CALLS_RABBITMQ_URL") from None
+
+
+_REFUSALS: tuple[tuple[str, type[NoBroker], str], ...] = (
+    ("connection limit", NoBroker, "raise that limit, or close connections"),
+    (
+        "vhost .* not found",
+        LoginRefused,
+        "make the virtual host, or name another in CALLS_RABBITMQ_URL",
+    ),
+    (
+        "refused for user",
+        LoginRefused,
+        "give the user permissions there, or name another virtual host in CALLS_RABBITMQ_URL",
+    ),
+    ("is down|CONNECTION_FORCED", NoBroker, "wait for it, or see its log"),
+)
+"""What the broker may say when a connection is opened, and what to do: the first that fits."""
+
+
+def _refusal(place: str, words: str) -> NoBroker:
+    for pattern, kind, advice in _REFUSALS:
+        if re.search(pattern, words):
+            return kind(f"the broker at {place} refuses the connection: {words}: {advice}")
+    return NoBroker(f"the broker at {place} refuses the connection: {words}: see its log")
+
+
+def _words(error: BaseException) -> str:
+    """Return what the broker said, made fit for one line."""
+    text = next((str(part) for part in reversed(error.args) if isinstance(part, str)), "")
+    return " ".join(text.split()).rstrip(".") or type(error).__name__
+
+
+def _cause(error: BaseException, scheme: str) -> str:
+    if isinstance(error.__cause__, asyncio.IncompleteReadError | ConnectionResetError):
+        hint = "; if it wants TLS write amqps://" if scheme == "amqp" else ""
+        return f"it closed the connection at our first words{hint}"
+    cause = cause_of(error)
+    return f"{cause}; write amqp://, or its port for TLS" if cause == NO_TLS else cause
+
+
+def why_lost(error: BaseException) -> str:
+    """Say why a link that stood was lost: in the broker's words, where it had any."""
+    if isinstance(error, aiormq.exceptions.ConnectionClosed):
+        return _words(error)
+    return cause_of(error)
 
 
 @contextmanager

@@ -177,7 +177,8 @@ async def _portal(settings: Settings) -> AsyncIterator[Finding]:
         scopes = await portal.ask("scope")
         if scopes is None:
             mend = "see CALLS_BITRIX24_URL, the network and the proxy"
-            yield Finding("portal", "wrong", f"{portal.host} does not answer", mend)
+            text = f"{portal.host} does not answer: {portal.silence}"
+            yield Finding("portal", "wrong", text, mend)
             return
         yield _scopes(portal.host or "", *scopes)
         yield _clock(portal.clock_offset_s or 0.0)
@@ -197,7 +198,7 @@ async def _portal(settings: Settings) -> AsyncIterator[Finding]:
 def _scopes(host: str, status: int, body: bytes) -> Finding:
     code, description = error_of(body)
     if code:
-        mend = advice_for(code, description) or "see the portal's settings"
+        mend = advice_for(code, description)
         return Finding("portal", "wrong", f"{host} answers {code} {description}", mend)
     try:
         granted = json.loads(body)["result"]

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -20,10 +19,12 @@ from consumer.client import BadRequest, check_request, listening, outcome_of, pu
 from consumer.console import STOPPERS, Failed, Program, settings_or_exit
 from consumer.console import run as run_command
 from consumer.demo import DemoFailed, take_tour
+from consumer.health import EVERYWHERE, LOOPBACK, listen
 from consumer.output import say, shown_id
 from consumer.portal import LINES, VOICES, Portal, read_names
 from consumer.sandbox import SandboxPortal, create_app
 from consumer.settings import Settings
+from consumer.unreachable import cause_of
 
 SANDBOX_PORT = 8024
 _PACKAGED = Path(__file__).with_name("schemas")
@@ -43,7 +44,7 @@ def main() -> None:
 @main.command()
 def run() -> None:
     """Run the worker until it is told to stop (SIGTERM, Ctrl-C)."""
-    settings = settings_or_exit()
+    settings = settings_or_exit("rabbitmq_url", "bitrix24_url")
     secrets = [
         part
         for secret in (settings.rabbitmq_url, settings.bitrix24_url, settings.ledger_url)
@@ -55,19 +56,21 @@ def run() -> None:
 
 
 @main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--host",
+    default="localhost",
+    show_default=True,
+    help="Address to listen at; :: for all, over IPv4 and IPv6.",
+)
 @click.option("--port", default=SANDBOX_PORT, show_default=True, help="Port; 0 takes a free one.")
 def sandbox(host: str, port: int) -> None:
     """Run a stand-in portal, whose answer the called number decides (+1 202 555 01xx)."""
     portal = SandboxPortal()
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    hosts = {"localhost": LOOPBACK, "::": EVERYWHERE}.get(host, (host,))
     try:
-        listener.bind((host, port))
-        listener.listen()  # whoever reads the address below may connect at once
+        listeners = listen(hosts, port)  # whoever reads the address below may connect at once
     except OSError as error:
-        listener.close()
-        text = f"cannot listen at {host}:{port} ({error.strerror}): name another --port"
+        text = f"cannot listen at {host} port {port} ({cause_of(error)}): name another --port"
         raise Failed(text) from None
     config = uvicorn.Config(
         create_app(portal),
@@ -76,9 +79,10 @@ def sandbox(host: str, port: int) -> None:
         date_header=False,  # the portal's clock may be set wrong on purpose
         timeout_graceful_shutdown=1,  # some numbers never answer
     )
-    bound = listener.getsockname()[1]
-    say(f"http://{host}:{bound}/rest/1/{portal.switches.secret}/")
-    uvicorn.Server(config).run(sockets=[listener])
+    address, bound = listeners[0].getsockname()[:2]
+    place = f"[{address}]" if ":" in address else address
+    say(f"http://{place}:{bound}/rest/1/{portal.switches.secret}/")
+    uvicorn.Server(config).run(sockets=listeners)
 
 
 @main.command()
@@ -112,7 +116,7 @@ def publish(to: str, text: str | None, *, wait: bool, within: float, **fields: s
 
     Prints the ids of what was published.
     """
-    settings = settings_or_exit()
+    settings = settings_or_exit("rabbitmq_url")
     if text is None:
         if wait or any(fields.values()):
             raise click.UsageError(
@@ -180,7 +184,7 @@ async def _publish_and_wait(
 @main.command()
 def events() -> None:
     """Print events as they come, as JSON lines, until Ctrl-C."""
-    settings = settings_or_exit()
+    settings = settings_or_exit("rabbitmq_url")
     run_command(lambda: _print_events(settings))
 
 
@@ -217,7 +221,7 @@ async def _check(settings: Settings, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def lines(*, as_json: bool) -> None:
     """List the lines that the portal can call from."""
-    settings = settings_or_exit()
+    settings = settings_or_exit("bitrix24_url")
     run_command(lambda: _names(settings, LINES, as_json=as_json))
 
 
@@ -225,7 +229,7 @@ def lines(*, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def voices(*, as_json: bool) -> None:
     """List the voices that the portal can speak with."""
-    settings = settings_or_exit()
+    settings = settings_or_exit("bitrix24_url")
     run_command(lambda: _names(settings, VOICES, as_json=as_json))
 
 
@@ -236,7 +240,7 @@ async def _names(settings: Settings, method: str, *, as_json: bool) -> None:
     finally:
         await portal.close()
     if answer is None:
-        raise Failed(f"{portal.host} does not answer: see CALLS_BITRIX24_URL; `check` tells more")
+        raise Failed(f"{portal.host} does not answer ({portal.silence}): see CALLS_BITRIX24_URL")
     code, description = error_of(answer[1])
     names = read_names(answer[1])
     if code or names is None:

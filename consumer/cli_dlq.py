@@ -91,7 +91,7 @@ def filters(command: F) -> F:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, an export.")
 def list_(*, limit: int | None, unmask: bool, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401
     """List dead letters by time of failure."""
-    settings = settings_or_exit()
+    settings = settings_or_exit("rabbitmq_url")
     choice = choice_of(chosen, chosen["ids"])
     run(lambda: _list(settings, choice, limit, unmask=unmask, as_json=as_json))
 
@@ -140,7 +140,7 @@ async def letters_of(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 def stats(*, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401
     """Group dead letters by what went wrong, and say what to do about each group."""
-    settings = settings_or_exit()
+    settings = settings_or_exit("rabbitmq_url")
     run(lambda: _stats(settings, choice_of(chosen, chosen["ids"]), as_json=as_json))
 
 
@@ -178,7 +178,7 @@ async def _stats(settings: Settings, choice: Choice, *, as_json: bool) -> None:
 @click.option("--unmask", is_flag=True, help="Show the number and the text.")
 def show(id_: str, *, unmask: bool) -> None:
     """Show all that is known of one dead letter, the ledger's entry too."""
-    settings = settings_or_exit()
+    settings = settings_or_exit("rabbitmq_url")
     run(lambda: _show(settings, id_, unmask=unmask))
 
 

@@ -82,7 +82,7 @@ def replay(  # noqa: PLR0913  # each is an option of the command
     """
     what = chosen_of(ids_, file, chosen, everything=everything)
     how = Replay(redial=redial, edits=_edits(edits))
-    settings = settings_or_exit()
+    settings = settings_or_exit("rabbitmq_url")
     letters = run(lambda: _planned(settings, what, how, rate)) if what is not None else []
     if _goes_on("replay", letters, dry_run=dry_run, yes=yes):
         run(lambda: _replay(settings, letters, how, rate))
@@ -205,7 +205,7 @@ def discard(  # noqa: PLR0913  # each is an option of the command
         text = "say in a few words why, before the ids: --why TEXT -- ID…"
         raise click.BadParameter(text, param_hint="--why")
     what = chosen_of(ids_, file, chosen, everything=everything)
-    settings = settings_or_exit()
+    settings = settings_or_exit("rabbitmq_url")
     letters = run(lambda: _shown(settings, what)) if what is not None else []
     if _goes_on("discard", letters, dry_run=dry_run, yes=yes):
         kept = _Kept(to) if to is not None else None

@@ -4,8 +4,10 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, TypeVar
+from threading import Thread
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
@@ -17,10 +19,11 @@ from consumer.hand import InOtherHands
 from consumer.ledger import LedgerDown
 from consumer.output import OutputFailed, escaped, say
 from consumer.publisher import NotPublished
-from consumer.settings import Settings, WrongSettings, read_settings
+from consumer.settings import Secret, Settings, WrongSettings, read_settings
 from consumer.topology import WrongTopology
 
 STOPPERS = (NoBroker, WrongTopology, LedgerDown, NoSuchDeadLetter, InOtherHands, NoConsumer)
+P = ParamSpec("P")
 T = TypeVar("T")
 HINTS = {
     "unroutable": "no queue takes it yet: start the worker once, it declares them",
@@ -86,10 +89,10 @@ def _exit(*lines: str, code: int = 1) -> NoReturn:
     raise SystemExit(code)
 
 
-def settings_or_exit() -> Settings:
-    """Read the settings; with a mistake in them, say each and exit 2."""
+def settings_or_exit(*needed: Secret) -> Settings:
+    """Read the settings; with a mistake in them, or one of *needed* missing, say all and exit 2."""
     try:
-        return read_settings()
+        return read_settings(needed=needed)
     except WrongSettings as error:
         _wrong_settings(error)
 
@@ -104,7 +107,9 @@ def run(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
     # What a library says of a lost link would come on top. The worker has a handler of its own.
     logging.getLogger("aiormq").addHandler(logging.NullHandler())
     try:
-        return asyncio.run(start())
+        with asyncio.Runner() as runner:
+            runner.get_loop().set_default_executor(Threads())
+            return runner.run(start())
     except WrongSettings as error:
         _wrong_settings(error)
     except STOPPERS as error:
@@ -113,6 +118,28 @@ def run(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         raise Failed(f"not published ({error}): {HINTS[error.why]}") from None
     except KeyboardInterrupt:
         raise click.Abort from None
+
+
+class Threads(ThreadPoolExecutor):
+    """A thread for each task, which nobody waits for at the end.
+
+    To look a name up may take half a minute where no name server answers, and cannot be cancelled.
+    """
+
+    def submit(self, task: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> "Future[T]":
+        """Run *task* in a thread of its own."""
+        future: Future[T] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(task(*args, **options))
+            except BaseException as error:  # noqa: BLE001  # it is the caller's
+                future.set_exception(error)
+
+        Thread(target=work, daemon=True).start()
+        return future
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -53,7 +53,7 @@ async def in_hand(url: str, queue: str, window: int = WINDOW) -> AsyncIterator["
     """
     connection = await connect(url, "dead letters")
     async with connection:
-        hand = Hand(url, connection, queue, window)
+        hand = Hand(str(connection.url), connection, queue, window)
         await hand.count_all()
         try:
             with link_losses():

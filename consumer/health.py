@@ -1,9 +1,11 @@
 """Seen from outside over HTTP: is it alive, is it ready, and its metrics."""
 
 import asyncio
+import errno
+import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -15,6 +17,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from consumer.metrics import REGISTRY
+
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # a probe comes from outside the container
+LOOPBACK = ("127.0.0.1", "::1")
+NOT_THIS_MACHINES = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 log = structlog.get_logger(__name__)
 
@@ -59,22 +65,56 @@ class _Server(uvicorn.Server):
         yield
 
 
+def listen(hosts: Iterable[str], port: int) -> list[socket.socket]:
+    """Listen at those of *hosts* that this machine has: it may be without IPv4 or IPv6.
+
+    Args:
+        hosts: Names and addresses.
+        port: 0 takes a free one, the same for all.
+
+    Raises:
+        OSError: The port is taken, or none of them is this machine's.
+    """
+    listeners: list[socket.socket] = []
+    missing: OSError | None = None
+    with ExitStack() as opened:
+        for family, address in [each for host in hosts for each in _addresses(host)]:
+            try:
+                listener = socket.create_server((address, port), family=family)
+            except OSError as error:
+                if error.errno not in NOT_THIS_MACHINES:
+                    raise
+                missing = error
+            else:
+                port = listener.getsockname()[1]
+                listeners.append(opened.enter_context(listener))
+        if missing is not None and not listeners:
+            raise missing
+        opened.pop_all()
+    return listeners
+
+
+def _addresses(host: str) -> list[tuple[int, str]]:
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return sorted({(int(family), str(address[0])) for family, _, _, _, address in found})
+
+
 async def serve(port: int, parts: Parts) -> None:
     """Serve until cancelled; a port that cannot be had costs a log line, not the worker."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(("0.0.0.0", port))  # noqa: S104  # a probe comes from outside the container
+        listeners = listen(EVERYWHERE, port)
     except OSError as error:
-        listener.close()
-        log.warning("http.off", port=port, why=error.strerror, advice="set CALLS_HTTP_PORT")
+        log.warning(
+            "http.off", port=port, why=os.strerror(error.errno or 0), advice="set CALLS_HTTP_PORT"
+        )
         return
     config = uvicorn.Config(build_app(parts), log_config=None, access_log=False, lifespan="off")
     server = _Server(config)
     try:
-        await server.serve(sockets=[listener])
+        await server.serve(sockets=listeners)
     except asyncio.CancelledError:
         server.should_exit = True
         raise
     finally:
-        listener.close()
+        for listener in listeners:
+            listener.close()

@@ -121,6 +121,9 @@ def set_up(
 
 def secret_parts(url: str) -> list[str]:
     """Return what of an address must not be shown: its password, and a webhook's path."""
+    if url.startswith("amqp") and "," in url:  # a list of brokers
+        every = {secret for each in url.split(",") for secret in secret_parts(each)}
+        return sorted(every, key=len, reverse=True)
     parts = urlsplit(url)
     secrets = [parts.password or "", unquote(parts.password or "")]
     if parts.scheme.startswith("http"):

@@ -65,9 +65,10 @@ class Portal:
             "Accept-Encoding": "gzip",
             "User-Agent": f"call-consumer/{version('call-consumer')}",
         }
-        self._transport = AiohttpTransport(
-            httpx.create_ssl_context(), proxy_to(base_url), KEEPALIVE_S
-        )
+        self.silence = ""
+        """Why `ask` had no answer the last time, in words."""
+        tls = httpx.create_ssl_context() if base_url.startswith("https:") else None
+        self._transport = AiohttpTransport(tls, proxy_to(base_url), KEEPALIVE_S)
 
     async def _post(
         self,
@@ -133,7 +134,7 @@ class Portal:
             response = await self._post(PLACE, parameters, limit_s, send_before)
         except NEVER_SENT as error:
             # Nothing was sent yet, so a retry cannot ring a phone twice.
-            return Unavailable(_name(error), UNREACHABLE)
+            return Unavailable(_name(error), f"{UNREACHABLE}: {error}")
         except (httpx.HTTPError, TimeoutError) as error:
             return Unsure(_name(error), ANSWER_LOST)
         usage = read_usage(response.content)
@@ -146,7 +147,8 @@ class Portal:
         """Ask a method without parameters; return status and body, or None if no answer came."""
         try:
             response = await self._post(method, {}, ASK_TIMEOUT_S)
-        except (httpx.HTTPError, TimeoutError):
+        except (httpx.HTTPError, TimeoutError) as error:
+            self.silence = str(error) or "no answer in time"
             return None
         return response.status_code, response.content
 

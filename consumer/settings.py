@@ -1,14 +1,16 @@
 """All settings, read once. Nothing else reads the environment."""
 
+import codecs
 import os
 import re
-from collections.abc import Mapping
+import ssl
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
-from ipaddress import ip_address
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import phonenumbers
 from dotenv import dotenv_values
@@ -24,7 +26,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from consumer.addresses import AmqpUrls, LedgerUrl, PortalUrl, is_loopback
+
 PREFIX = "CALLS_"
+Secret = Literal["rabbitmq_url", "bitrix24_url"]
 MAY_BE_FILES = ("rabbitmq_url", "bitrix24_url", "ledger_url")
 """Secrets, which ``CALLS_<FIELD>_FILE`` may name a file of."""
 
@@ -35,51 +40,6 @@ class WrongSettings(ValueError):
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise PydanticCustomError("url", "is no address that can be read") from None
-    return parts
-
-
-def _amqp_url(secret: SecretStr) -> SecretStr:
-    parts = _split(secret.get_secret_value())
-    if parts.scheme not in {"amqp", "amqps"} or not parts.hostname:
-        raise PydanticCustomError("url", "is no AMQP address: write amqp://user:password@host/")
-    return secret
-
-
-def _ledger_url(secret: SecretStr) -> SecretStr:
-    if not re.match(r"sqlite://(/.+)?$|postgres(ql)?://.", secret.get_secret_value()):
-        raise PydanticCustomError(
-            "url", "is no ledger: write sqlite:///file or postgresql://user:password@host/database"
-        )
-    return secret
-
-
-def _portal_url(secret: SecretStr) -> SecretStr:
-    """Bring a webhook's address to the form that method names are appended to."""
-    parts = _split(secret.get_secret_value())
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise PydanticCustomError(
-            "url", "is no webhook address: write https://portal/rest/<user>/<secret>/"
-        )
-    if parts.query or parts.fragment:
-        raise PydanticCustomError("url", "has something behind the path: end it with the secret")
-    # The portal shows the address with a method's name behind it, and so people paste it.
-    path = re.sub(r"/[a-z]+(\.[a-z0-9]+)+/?$", "", parts.path).rstrip("/")
-    return SecretStr(urlunsplit((parts.scheme, parts.netloc, f"{path}/", "", "")))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _growing(delays_s: tuple[int, ...]) -> tuple[int, ...]:
@@ -109,9 +69,9 @@ class Settings(BaseModel):
     # A wrong value must not print its neighbours: two of them hold secrets.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    rabbitmq_url: Annotated[SecretStr, AfterValidator(_amqp_url)] | None = None
-    """The broker, as amqp://user:password@host:5672/vhost."""
-    bitrix24_url: Annotated[SecretStr, AfterValidator(_portal_url)] | None = None
+    rabbitmq_url: AmqpUrls | None = None
+    """The broker, as amqp://user:password@host:5672/vhost; several with commas between."""
+    bitrix24_url: PortalUrl | None = None
     """The inbound webhook, as https://portal/rest/<user>/<secret>/."""
     allow_http: bool = False
     """Whether the portal may be asked over plain http on another machine: for a mock."""
@@ -149,9 +109,7 @@ class Settings(BaseModel):
     """How many different requests in a row must meet a fault of one kind for a pause."""
     http_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Where `/livez`, `/readyz` and `/metrics` are served; 0 turns them off."""
-    ledger_url: Annotated[SecretStr, AfterValidator(_ledger_url)] = SecretStr(
-        "sqlite:///call-ledger.db"
-    )
+    ledger_url: LedgerUrl = SecretStr("sqlite:///call-ledger.db")
     """What was done for which request: a file, or postgresql://user:password@host:5432/database."""
     when_unsure: Literal["dead-letter", "retry"] = "dead-letter"
     """What to do about a call that may have rung, where the portal's history cannot tell."""
@@ -166,24 +124,28 @@ class Settings(BaseModel):
     """The least severe log line shown."""
 
     @model_validator(mode="after")
-    def _time_to_drain(self) -> Self:
+    def _go_together(self) -> Self:
+        # Without a field's name pydantic cannot tell which one is wrong.
+        if mistakes := [*self._time_to_drain(), *self._encryption()]:
+            text = "\n".join(mistakes)
+            raise PydanticCustomError("together", text)
+        return self
+
+    def _time_to_drain(self) -> Iterator[str]:
         if self.drain_s <= self.timeout_s:
-            text = "CALLS_DRAIN_S: must be more than CALLS_TIMEOUT_S, or a stop cuts calls off"
-            raise PydanticCustomError("drain", text)
-        return self
+            yield "CALLS_DRAIN_S: must be more than CALLS_TIMEOUT_S, or a stop cuts calls off"
 
-    @model_validator(mode="after")
-    def _https(self) -> Self:
+    def _encryption(self) -> Iterator[str]:
         if self.bitrix24_url is None or self.allow_http:
-            return self
+            return
         parts = urlsplit(self.bitrix24_url.get_secret_value())
-        if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-            # Without a field's name pydantic cannot tell which one is wrong.
-            text = "CALLS_BITRIX24_URL: would send the secret unencrypted: write https, "
-            raise PydanticCustomError("http", text + "or set CALLS_ALLOW_HTTP=true for a mock")
-        return self
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            yield (
+                "CALLS_BITRIX24_URL: would send the secret unencrypted: write https, "
+                "or set CALLS_ALLOW_HTTP=true for a mock"
+            )
 
-    def needed(self, field: Literal["rabbitmq_url", "bitrix24_url"]) -> str:
+    def needed(self, field: Secret) -> str:
         """Return a secret that the caller cannot do without.
 
         Raises:
@@ -191,36 +153,109 @@ class Settings(BaseModel):
         """
         secret = self.rabbitmq_url if field == "rabbitmq_url" else self.bitrix24_url
         if secret is None:
-            example = {
-                "rabbitmq_url": "amqp://user:password@host:5672/",
-                "bitrix24_url": "https://portal/rest/<user>/<secret>/",
-            }[field]
-            raise WrongSettings([f"{PREFIX}{field.upper()}: is not set: write {example}"])
+            raise WrongSettings([_not_set(field)])
         return secret.get_secret_value()
 
 
-def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+GO_TOGETHER = ({"drain_s", "timeout_s"}, {"bitrix24_url", "allow_http"})
+"""Fields that are judged together: where one is wrong, nothing can be said of the other."""
+
+
+def read_settings(
+    environment: Mapping[str, str] = os.environ, needed: Collection[Secret] = ()
+) -> Settings:
     """Read ``CALLS_*`` from *environment* and, where that is silent, from ``.env`` in this folder.
 
+    Args:
+        environment: The environment's variables.
+        needed: What the caller cannot do without.
+
     Raises:
-        WrongSettings: A setting is wrong or unknown.
+        WrongSettings: Settings are wrong, unknown or missing; all of them are named.
     """
-    from_file = {k: v or "" for k, v in dotenv_values(".env").items()}
-    found = {k: v.strip() for k, v in {**from_file, **environment}.items() if k.startswith(PREFIX)}
-    fields = {name.removeprefix(PREFIX).lower(): value for name, value in found.items() if value}
+    found = _read_dotenv(Path(".env")) | dict(environment)
+    ours = {k: v.strip() for k, v in found.items() if k.startswith(PREFIX)}
+    skipped = service_variables(ours)
+    fields = {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in ours.items()
+        if value and name not in skipped
+    }
     mistakes = _read_files(fields)
     unknown = [name for name in fields if name not in Settings.model_fields]
     mistakes += [_unknown(name) for name in unknown]
-    try:
-        settings = Settings.model_validate({k: v for k, v in fields.items() if k not in unknown})
-    except ValidationError as error:
-        mistakes += [
-            f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" if e["loc"] else e["msg"]
-            for e in error.errors(include_input=False, include_url=False)
-        ]
+    settings, wrong = _validate({k: v for k, v in fields.items() if k not in unknown})
+    mistakes += wrong
+    named = {mistake.partition(":")[0].removesuffix("_FILE") for mistake in mistakes}
+    mistakes += [
+        _not_set(field)
+        for field in needed
+        if field not in fields and f"{PREFIX}{field.upper()}" not in named
+    ]
+    if _uses_tls(settings):
+        mistakes += _ca_file_mistakes(environment.get("SSL_CERT_FILE"))
     if mistakes:
         raise WrongSettings(list(dict.fromkeys(mistakes)))
     return settings
+
+
+def _validate(fields: Mapping[str, str]) -> tuple[Settings, list[str]]:
+    """Return what is right of *fields* as settings, and the mistakes in the rest."""
+    try:
+        return Settings.model_validate(fields), []
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False)
+    wrong = {str(problem["loc"][0]) for problem in problems if problem["loc"]}
+    mistakes = [
+        f"{PREFIX}{str(problem['loc'][0]).upper()}: {problem['msg']}" if problem["loc"] else line
+        for problem in problems
+        for line in problem["msg"].splitlines()
+    ]
+    if not wrong:
+        return Settings(), mistakes
+    for group in GO_TOGETHER:
+        wrong |= group if wrong & group else set()
+    settings, more = _validate({k: v for k, v in fields.items() if k not in wrong})
+    return settings, mistakes + more
+
+
+def _read_dotenv(path: Path) -> dict[str, str]:
+    """Read a file of settings, if there is one.
+
+    Raises:
+        WrongSettings: It cannot be read.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        values = dotenv_values(stream=StringIO(_read_text(path)))
+    except (OSError, ValueError) as error:
+        raise WrongSettings([f"{path}: cannot be read: {_reason(error)}"]) from None
+    return {name: value or "" for name, value in values.items()}
+
+
+def _read_text(path: Path) -> str:
+    """Read what an editor or a shell has written: UTF-8, or UTF-16 that says so.
+
+    Raises:
+        OSError, ValueError: It cannot be read.
+    """
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    if b"\0" in content:
+        raise ValueError("it holds zero bytes, as UTF-16 does: save it as UTF-8")
+    return content.decode("utf-8-sig")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    match error:
+        case OSError():
+            return (error.strerror or type(error).__name__).lower()
+        case UnicodeDecodeError():
+            return f"it is not UTF-8 from byte {error.start} on: save it as UTF-8"
+        case _:
+            return str(error)
 
 
 def _read_files(fields: dict[str, str]) -> list[str]:
@@ -235,10 +270,76 @@ def _read_files(fields: dict[str, str]) -> list[str]:
             mistakes.append(f"{setting}: is set, and {setting}_FILE too: keep one")
             continue
         try:
-            fields[field] = Path(name).read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            mistakes.append(f"{setting}_FILE: cannot be read: {type(error).__name__}")
+            fields[field] = _read_secret(name)
+        except (OSError, ValueError) as error:
+            mistakes.append(f"{setting}_FILE: cannot be read: {_reason(error)}")
     return mistakes
+
+
+def _read_secret(name: str) -> str:
+    if "://" in name:  # not to be repeated: it is the secret itself
+        raise ValueError("it is an address: name the file that holds it")
+    try:
+        secret = _read_text(Path(name)).strip()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name}: {_reason(error)}") from None
+    if not secret:
+        raise ValueError(f"{name}: it is empty")
+    return secret
+
+
+def _uses_tls(settings: Settings) -> bool:
+    urls = (settings.rabbitmq_url, settings.bitrix24_url, settings.ledger_url)
+    secure = re.compile(r"(^|,)amqps://|^https://|[?&]sslmode=verify")
+    return any(secure.search(url.get_secret_value()) for url in urls if url is not None)
+
+
+def _ca_file_mistakes(name: str | None) -> list[str]:
+    """See whether the file of certificates that TLS is to trust can be used, if one is named."""
+    if not name:
+        return []
+    try:
+        ssl.create_default_context(cafile=name)
+    except ssl.SSLError:
+        return [f"SSL_CERT_FILE: cannot be read: {name}: it holds no certificates as PEM"]
+    except OSError as error:
+        return [f"SSL_CERT_FILE: cannot be read: {name}: {_reason(error)}"]
+    return []
+
+
+_ENDPOINT = r"(tcp|udp|sctp)://\S+:\d+"
+_SERVICE_VARIABLES: tuple[tuple[str, str], ...] = (
+    (r"_SERVICE_HOST", r"[0-9a-fA-F.:]+"),
+    (r"_SERVICE_PORT(_\w+)?", r"\d+"),
+    (r"_PORT(_\d+_(TCP|UDP|SCTP))?", _ENDPOINT),
+    (r"_PORT_\d+_(TCP|UDP|SCTP)_PROTO", r"tcp|udp|sctp"),
+    (r"_PORT_\d+_(TCP|UDP|SCTP)_PORT", r"\d+"),
+    (r"_PORT_\d+_(TCP|UDP|SCTP)_ADDR", r"[0-9a-fA-F.:]+"),
+)
+"""Ends of names, and values, of what Kubernetes sets in each pod for each service near it."""
+
+
+def service_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Name what only looks like settings of ours: Kubernetes' variables for ``calls`` services.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    """
+    return [
+        name
+        for name, value in environment.items()
+        if any(
+            re.fullmatch(rf"CALLS(_[A-Z0-9_]+)?{end}", name) and re.fullmatch(form, value.strip())
+            for end, form in _SERVICE_VARIABLES
+        )
+    ]
+
+
+def _not_set(field: Secret) -> str:
+    example = {
+        "rabbitmq_url": "amqp://user:password@host:5672/",
+        "bitrix24_url": "https://portal/rest/<user>/<secret>/",
+    }[field]
+    return f"{PREFIX}{field.upper()}: is not set: write {example}"
 
 
 def _unknown(field: str) -> str:

@@ -18,6 +18,8 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from yarl import URL
 
+from consumer.unreachable import cause_of
+
 NEVER_SENT: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (aiohttp.ClientHttpProxyError, httpx.ProxyError),
     (aiohttp.ClientProxyConnectionError, httpx.ProxyError),
@@ -60,7 +62,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         keepalive_s: For how long an idle connection is kept.
     """
 
-    def __init__(self, tls: ssl.SSLContext, proxy: URL | None, keepalive_s: float) -> None:
+    def __init__(self, tls: ssl.SSLContext | None, proxy: URL | None, keepalive_s: float) -> None:
         self._tls = tls
         self._proxy = proxy
         self._keepalive_s = keepalive_s
@@ -93,13 +95,15 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         except Exception as error:
             kinds = MAYBE_SENT if _connected.get() else NEVER_SENT
             kind = next(theirs for ours, theirs in kinds if isinstance(error, ours))
-            raise kind(type(error).__name__) from error
+            raise kind(_cause(error)) from error
         return _response(answer, content)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:  # it belongs to the loop that runs
             self._session = aiohttp.ClientSession(
-                connector=_Connector(limit=0, ssl=self._tls, keepalive_timeout=self._keepalive_s),
+                connector=_Connector(
+                    limit=0, ssl=self._tls or True, keepalive_timeout=self._keepalive_s
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,  # httpx does
                 max_line_size=LONGEST_HEADER,
@@ -168,6 +172,13 @@ def _response(answer: aiohttp.ClientResponse, content: bytes) -> httpx.Response:
         if not unpacking.eof:
             raise httpx.DecodingError("the answer is cut short, or too long")
     return httpx.Response(answer.status, headers=headers, content=content)
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy refuses with HTTP {error.status}"
+    cause = cause_of(error)
+    return f"the proxy: {cause}" if isinstance(error, aiohttp.ClientProxyConnectionError) else cause
 
 
 def _limits(request: httpx.Request) -> aiohttp.ClientTimeout:

@@ -32,6 +32,7 @@ from consumer.topology import declare
 from tests.postgres import NoPostgres, postgres
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
@@ -202,6 +203,7 @@ class Link:
     flows: asyncio.Event = field(default_factory=asyncio.Event)
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    used: bool = False
 
     def cut(self) -> None:
         """Reset every connection; new ones are let through."""
@@ -209,6 +211,7 @@ class Link:
             writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.used = True
         there = await asyncio.open_connection(self.target.host, self.target.port or 5672)
         for source, sink in ((reader, there[1]), (there[0], writer)):
             self.writers.add(sink)
@@ -227,11 +230,11 @@ class Link:
 
 
 @asynccontextmanager
-async def linked(url: str) -> AsyncIterator[Link]:
-    """Put a link in front of the server at *url*."""
+async def linked(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Link]:
+    """Put a link in front of the server at *url*, perhaps one that speaks TLS."""
     proxy = Link(URL(url))
     proxy.flows.set()
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1")
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", ssl=tls)
     port = server.sockets[0].getsockname()[1]
     proxy.url = str(URL(url).with_host("127.0.0.1").with_port(port))
     yield proxy

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from consumer.broker import connect
 from consumer.messages import FAILED, REQUESTED, STARTED
 from consumer.publisher import Publisher, build_message
 from consumer.topology import Topology, build_topology, declare
+from tests.conftest import Command
 
 COMMAND = str(Path(sys.executable).with_name("call-consumer"))
 NOWHERE = "amqp://guest:hush@127.0.0.1:1/"
@@ -69,6 +70,7 @@ def test_wrong_settings_are_a_line_each_and_exit_2() -> None:
     assert result.exit_code == 2
     assert result.stdout == ""
     assert [line.partition(":")[0] for line in sorted(result.stderr.splitlines())] == [
+        "CALLS_BITRIX24_URL",
         "CALLS_RABBITMQ_URL",
         "CALLS_RETRI_DELAYS_S",
         "CALLS_TIMEOUT_S",
@@ -77,7 +79,6 @@ def test_wrong_settings_are_a_line_each_and_exit_2() -> None:
 
 
 NEEDY = {
-    "run": ["run"],
     "publish": ["publish", "+12025550100", "Hello"],
     "events": ["events"],
 }
@@ -99,9 +100,17 @@ def test_a_command_that_needs_a_broker_says_how_to_name_it(arguments: list[str])
     )
 
 
-@pytest.mark.parametrize(
-    "arguments", [NEEDY["publish"], NEEDY["events"]], ids=["publish", "events"]
-)
+def test_a_command_that_needs_both_addresses_names_both() -> None:
+    result = call("run")
+
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "CALLS_RABBITMQ_URL: is not set: write amqp://user:password@host:5672/\n"
+        "CALLS_BITRIX24_URL: is not set: write https://portal/rest/<user>/<secret>/\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", NEEDY.values(), ids=NEEDY)
 def test_a_broker_that_does_not_answer_is_one_line_without_its_password(
     arguments: list[str],
 ) -> None:
@@ -117,11 +126,14 @@ def test_a_broker_that_does_not_answer_is_one_line_without_its_password(
 
 WRONG = {
     "a bad number": (["+1202555", "Hello"], "to_number: is not a possible phone number"),
-    "no number": (["Anna", "Hello"], "to_number: has characters that are not allowed"),
+    "no number": (["Anna", "Hello"], "not allowed: U+0041 at character 1"),
     "a national number": (["020 7946 0958", "Hello"], "write +<country code><number>"),
-    "a blank text": (["+12025550100", " "], "text_to_pronounce: has characters"),
+    "a blank text": (["+12025550100", " "], "text_to_pronounce: is nothing but blanks"),
     "a bad time": (["+12025550100", "Hello", "--not-before", "noon"], "not_before: is not an RFC"),
-    "a bad id": (["+12025550100", "Hello", "--request-id", "a b"], "request_id: has characters"),
+    "a bad id": (
+        ["+12025550100", "Hello", "--request-id", "a b"],
+        "not allowed: U+0020 at character 2",
+    ),
     "an unknown option": (["+12025550100", "Hello", "--vioce", "x"], "No such option"),
     "nothing": ([], "Missing argument 'TO|FILE'"),
     "a file that is not there": (["calls.jsonl"], "calls.jsonl: cannot be read: No such file"),
@@ -382,6 +394,29 @@ async def test_events_are_json_lines_until_ctrl_c(place: Place, number: signal.S
     assert b"Traceback" not in stderr
 
 
+SLOW_LOOK_UPS = """
+import socket, time
+look_up = socket.getaddrinfo
+def slow(host, *args, **options):
+    time.sleep(60 if host.endswith(".invalid") else 0)
+    return look_up(host, *args, **options)
+socket.getaddrinfo = slow
+"""
+
+
+def test_a_name_server_that_does_not_answer_holds_up_no_end(
+    tmp_path: Path, call_consumer: Callable[..., Command], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.joinpath("sitecustomize.py").write_text(SLOW_LOOK_UPS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    command = call_consumer("events", rabbitmq_url="amqp://u:p@broker.invalid/")
+
+    assert command.process.wait(20) == 1
+    assert "no broker answers at broker.invalid:5672 (no answer in time)" in (
+        command.stderr.read_text()
+    )
+
+
 @contextlib.contextmanager
 def sandbox(*arguments: str) -> Iterator[str]:
     with subprocess.Popen(
@@ -398,6 +433,21 @@ def test_the_sandbox_prints_the_address_that_the_worker_needs() -> None:
         answer = httpx.get(f"{address}server.time")
 
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "::"])
+def test_the_sandbox_listens_over_both_families(host: str) -> None:
+    with sandbox("--port", "0", "--host", host) as address:
+        port = httpx.URL(address).port
+        answers = [httpx.get(f"http://{ip}:{port}/sandbox") for ip in ("127.0.0.1", "[::1]")]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+def test_the_sandbox_at_an_address_of_ipv6_prints_it_in_brackets() -> None:
+    with sandbox("--port", "0", "--host", "::1") as address:
+        assert address.startswith("http://[::1]:")
+        assert httpx.get(f"{address}server.time").status_code == 200
 
 
 def test_a_port_that_is_taken_is_said_without_a_traceback() -> None:

@@ -1,6 +1,7 @@
 """/livez, /readyz and /metrics, seen over HTTP from a running worker."""
 
 import asyncio
+import errno
 import socket
 import sqlite3
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from consumer import app as worker_app
 from consumer import metrics
 from consumer.app import App, NoConsumer
+from consumer.health import EVERYWHERE, LOOPBACK, listen
 from consumer.messages import STARTED
 from consumer.sandbox import SandboxPortal
 from tests.conftest import Bench, Link
@@ -63,6 +65,60 @@ async def test_a_running_worker_is_alive_and_ready(
 
     assert set(detail) == {"status", "started", "broker", "publisher", "ledger", "pause"}
     assert alive.json() == {"status": "alive"}
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
+async def test_it_is_seen_over_both_families(bench: Bench, port: int, address: str) -> None:
+    async with bench.running(http_port=port), httpx.AsyncClient() as client:
+        await bench.until(lambda: not health_is_free(port))
+        alive = await client.get(f"http://{address}:{port}/livez")
+
+    assert alive.json() == {"status": "alive"}
+
+
+def health_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+FAMILIES = [
+    pytest.param(socket.AF_INET, "::", id="no IPv4"),
+    pytest.param(socket.AF_INET6, "0.0.0.0", id="no IPv6"),
+]
+
+
+@pytest.mark.parametrize(("family", "address"), FAMILIES)
+@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_a_machine_without_one_of_the_families_listens_over_the_other(
+    family: int, address: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = socket.create_server
+
+    def create_server(place: tuple[str, int], *, family: int) -> socket.socket:
+        if family == without:
+            raise OSError(number, "it is not here")
+        return create(place, family=family)
+
+    without = family
+    monkeypatch.setattr(socket, "create_server", create_server)
+    (listener,) = listen(EVERYWHERE, 0)
+    with listener:
+        assert listener.getsockname()[0] == address
+
+
+def test_both_families_share_one_port() -> None:
+    listeners = listen(LOOPBACK, 0)
+    names = [listener.getsockname() for listener in listeners]
+    for listener in listeners:
+        listener.close()
+
+    assert [name[0] for name in names] == ["127.0.0.1", "::1"]
+    assert names[0][1] == names[1][1]
+
+
+def test_a_host_of_other_machines_cannot_be_listened_at() -> None:
+    with pytest.raises(OSError, match="assign requested address"):
+        listen(["192.0.2.1"], 0)
 
 
 async def test_a_lost_link_is_seen_and_so_is_its_return(

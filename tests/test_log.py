@@ -367,6 +367,10 @@ PARTS: dict[str, tuple[str, list[str]]] = {
     "a broker": ("amqp://calls:hush@rabbit:5672/", ["hush"]),
     "a broker whose password is encoded": ("amqp://calls:hu%2Fsh@rabbit/", ["hu%2Fsh", "hu/sh"]),
     "a broker without a password": ("amqp://rabbit/vhost-of-ours", []),
+    "several brokers": (
+        "amqp://calls:hush@one/,amqps://calls:hush%2Chush@two/",
+        ["hush%2Chush", "hush,hush", "hush"],
+    ),
     "a proxy's password too": (
         "https://me:hush@portal.example/rest/1/s3cr3t-webhook/",
         ["rest/1/s3cr3t-webhook", "s3cr3t-webhook", "hush"],

@@ -1,9 +1,12 @@
 """The wire: which bodies are requests, what is said of the others, and what our headers tell."""
 
+import gzip
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import phonenumbers
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -106,9 +109,41 @@ STILL_GOOD: dict[str, bytes] = {
 }
 
 
+def test_what_is_nested_counts_only_outside_of_texts() -> None:
+    assert isinstance(read_body(body(text_to_pronounce='[{"[' * 100), Defaults()), CallRequested)
+
+
+@pytest.mark.parametrize("sent", [b'"\\' * 30_000, b'["' * 30_000, b'\\"' * 30_000])
+def test_no_body_takes_long_to_read(sent: bytes) -> None:
+    began_at = time.monotonic()
+
+    assert isinstance(read_body(sent, Defaults()), Invalid)
+    assert time.monotonic() - began_at < 1
+
+
+def test_a_byte_order_mark_does_no_harm() -> None:
+    assert accepted(read_body(b"\xef\xbb\xbf" + body(), Defaults())).request_id == "r-1"
+
+
+@pytest.mark.parametrize("request_id", ["-", "--all", "-h", "-x3F"])
+def test_an_id_that_begins_with_a_dash_is_refused_and_shown(request_id: str) -> None:
+    verdict = read_body(body(request_id=request_id), Defaults())
+
+    assert verdict == Invalid("invalid_field", there("request_id", "-", 1), request_id)
+    assert readable_id({"request_id": request_id}) == request_id
+
+
 @pytest.mark.parametrize("sent", STILL_GOOD.values(), ids=STILL_GOOD)
 def test_a_request_at_a_limit_is_still_good(sent: bytes) -> None:
     assert isinstance(read_body(sent, Defaults()), CallRequested)
+
+
+def phone_number(text: str) -> str | None:
+    try:
+        parsed = phonenumbers.parse(text, None)
+    except phonenumbers.NumberParseException:
+        return None
+    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
 
 
 NUMBERS: dict[str, tuple[str, str | None, str]] = {
@@ -121,6 +156,22 @@ NUMBERS: dict[str, tuple[str, str | None, str]] = {
     "national, Russia": ("8 916 123-45-67", "RU", "+79161234567"),
     "national, brackets first": ("(202) 555-0143", "US", "+12025550143"),
     "dialled out of a country": ("00 44 20 7946 0958", "DE", "+442079460958"),
+    "no-break blanks and hyphens": ("+1\u00a0202\u00a0555\u20110143", None, "+12025550143"),
+    "pasted out of contacts": ("\u202a+1 (202) 555-0143\u202c", None, "+12025550143"),
+    "marks of direction": ("\u200e+1 202 555 0143\u200f", None, "+12025550143"),
+    "en dashes": ("+1\u2013202\u2013555\u20130143", None, "+12025550143"),
+    "soft hyphens and joiners": ("+1\u00ad202\u200b555\u20600143", None, "+12025550143"),
+    "full width": (
+        "\uff0b\uff11\uff08\uff12\uff10\uff12\uff09555\uff0d0143",
+        None,
+        "+12025550143",
+    ),
+    "Arabic digits": ("+١٢٠٢٥٥٥٠١٤٣", None, "+12025550143"),
+    "Persian digits": ("+۱۲۰۲۵۵۵۰۱۴۳", None, "+12025550143"),
+    "Devanagari digits": ("+१२०२५५५०१४३", None, "+12025550143"),
+    "square brackets": ("[+1] 202 555 0143", None, "+12025550143"),
+    "blanks around": (" +1 202 555 0143 ", None, "+12025550143"),
+    "national, full width": ("\uff08202\uff095550143", "US", "+12025550143"),
     "a plus outweighs the region": ("+4930123456", "US", "+4930123456"),
 }
 
@@ -130,6 +181,22 @@ def test_a_number_is_brought_to_e164(number: str, region: str | None, e164: str)
     call = accepted(read_body(body(to_number=number), Defaults(region=region)))
 
     assert call.to_number == e164
+
+
+PUNCTUATION = [
+    chr(code)
+    for code in range(0x10000)
+    if not chr(code).isalnum() and phone_number(f"+1 202{chr(code)}5550143") == "+12025550143"
+]
+
+
+@pytest.mark.parametrize("mark", PUNCTUATION, ids=[f"U+{ord(c):04X}" for c in PUNCTUATION])
+def test_what_phonenumbers_takes_for_punctuation_we_do_too(mark: str) -> None:
+    if mark == "*":  # a key to press, for some portals
+        return
+    call = accepted(read_body(body(to_number=f"+1 202{mark}5550143"), Defaults()))
+
+    assert call.to_number == "+12025550143"
 
 
 MOMENTS: dict[str, tuple[str, datetime]] = {
@@ -155,6 +222,8 @@ def test_a_time_is_read_in_utc(field: str, written: str, moment: datetime) -> No
 
 # --- bodies that are none
 
+CODE_PAGE = "the body is not UTF-8 from byte 28 on: is it in a code page, as Windows-1251?"
+VALUE = "the body is an AMQP 1.0 value section: send the JSON in a data section"
 NOT_READABLE: dict[str, tuple[bytes, Invalid]] = {
     "64 KiB and one byte": (
         body().ljust(MAX_BODY_BYTES + 1),
@@ -166,11 +235,7 @@ NOT_READABLE: dict[str, tuple[bytes, Invalid]] = {
     ),
     "not UTF-8": (
         b'{"request_id":"r-1","text":"\xff"}',
-        Invalid("not_utf8", "the body is not UTF-8 from byte 28 on"),
-    ),
-    "UTF-16": (
-        body().decode().encode("utf-16"),
-        Invalid("not_utf8", "the body is not UTF-8 from byte 0 on"),
+        Invalid("not_utf8", CODE_PAGE),
     ),
     "half a surrogate pair in a value": (
         b'{"request_id":"r-1","text_to_pronounce":"\\ud83d"}',
@@ -209,6 +274,37 @@ NOT_READABLE: dict[str, tuple[bytes, Invalid]] = {
         b'{"a":' + b"9" * 5000 + b"}",
         Invalid("not_json", "the body is not JSON that can be read: NaN, or nested too deep"),
     ),
+    "gzip": (
+        gzip.compress(body()),
+        Invalid("compressed", "the body is compressed with gzip: send plain JSON"),
+    ),
+    "zstd": (
+        b"\x28\xb5\x2f\xfd\x00",
+        Invalid("compressed", "the body is compressed with zstd: send plain JSON"),
+    ),
+    "AMQP 1.0, a string": (b"\x00Sw\xa1\x02{}", Invalid("amqp_value", VALUE)),
+    "AMQP 1.0, a long binary": (b"\x00Sw\xb0\x00\x00\x01\x00{", Invalid("amqp_value", VALUE)),
+    "AMQP 1.0, a map": (b"\x00Sw\xd1\x00\x00\x00\x00", Invalid("amqp_value", VALUE)),
+    "AMQP 1.0, a sequence": (
+        b"\x00Sv\xd0\x00\x00\x00\x09",
+        Invalid("amqp_value", VALUE.replace("value", "sequence")),
+    ),
+    "UTF-16": (
+        body().decode().encode("utf-16"),
+        Invalid("not_utf8", "the body is UTF-16: send UTF-8"),
+    ),
+    "UTF-16 without a mark": (
+        body().decode().encode("utf-16-le"),
+        Invalid("not_utf8", "the body is UTF-16-LE: send UTF-8"),
+    ),
+    "UTF-32": (
+        body().decode().encode("utf-32-be"),
+        Invalid("not_utf8", "the body is UTF-32-BE: send UTF-8"),
+    ),
+    "a byte order mark and nothing": (
+        b"\xef\xbb\xbf",
+        Invalid("not_json", "the body is not JSON at character 0: Expecting value"),
+    ),
     "a list": (b"[]", Invalid("not_an_object", "the body is JSON but not an object")),
     "null": (b"null", Invalid("not_an_object", "the body is JSON but not an object")),
     "a string": (b'"hi"', Invalid("not_an_object", "the body is JSON but not an object")),
@@ -222,8 +318,14 @@ def test_a_body_that_cannot_be_read_is_refused(sent: bytes, invalid: Invalid) ->
 
 A_MOMENT = "is not an RFC 3339 time with offset, as 2026-01-31T09:00:00Z"
 NO_NUMBER = "is no phone number: write +<country code><number>, or set CALLS_DEFAULT_REGION"
-BLANK = "has characters that are not allowed, or nothing but blanks"
+BLANK = "is nothing but blanks"
 IMPOSSIBLE = "is not a possible phone number: check its length"
+
+
+def there(field: str, character: str, position: int) -> str:
+    where = f"U+{ord(character):04X} at character {position}"
+    return f"{field}: has characters that are not allowed: {where}"
+
 
 WRONG_FIELDS: dict[str, tuple[bytes, str]] = {
     "no number": (body_without("to_number"), "to_number: is missing"),
@@ -233,12 +335,25 @@ WRONG_FIELDS: dict[str, tuple[bytes, str]] = {
         "from_line: is missing, and no CALLS_DEFAULT_LINE is set",
     ),
     "number as a number": (body(to_number=4915112345678), "to_number: is not a string"),
-    "number in letters": (body(to_number="+1 800 FLOWERS"), f"to_number: {BLANK}"),
-    "number with digits of another script": (body(to_number="+٤٩١٥١١"), f"to_number: {BLANK}"),
-    "number with keys to press": (body(to_number=f"{NUMBER},,1#"), f"to_number: {BLANK}"),
-    "number with a line break": (body(to_number=f"{NUMBER}\n"), f"to_number: {BLANK}"),
-    "number of 42 characters": (body(to_number="+" + "1" * 41), f"to_number: {BLANK}"),
-    "empty number": (body(to_number=""), f"to_number: {BLANK}"),
+    "number in letters": (body(to_number="+1 800 FLOWERS"), there("to_number", "F", 8)),
+    "number with keys to press": (body(to_number=f"{NUMBER},,1#"), there("to_number", ",", 15)),
+    "number with a line break": (body(to_number=f"{NUMBER}\n"), there("to_number", "\n", 15)),
+    "number with two pluses": (body(to_number="++12025550143"), there("to_number", "+", 2)),
+    "number with an unseen mark inside": (
+        body(to_number="\u202a+1 202\u200e5550143\u202c"),
+        there("to_number", "\u200e", 8),
+    ),
+    "number with a narrow blank": (
+        body(to_number="+1\u202f2025550143"),
+        there("to_number", "\u202f", 3),
+    ),
+    "number of 43 characters": (body(to_number="+" + "1" * 42), "to_number: is too long"),
+    "empty number": (body(to_number=""), "to_number: is too short"),
+    "number without digits": (body(to_number="+ ()"), "to_number: is too short"),
+    "time with a dash of another kind": (
+        body(not_before="2026-03\u201117T12:00:00Z"),
+        f"not_before: {A_MOMENT}: U+2011 at character 8",
+    ),
     "national number, no region": (body(to_number="030 123456"), f"to_number: {NO_NUMBER}"),
     "no such country code": (body(to_number="+0123456"), f"to_number: {NO_NUMBER}"),
     "a digit short": (body(to_number="+1999123456"), f"to_number: {IMPOSSIBLE}"),
@@ -269,23 +384,32 @@ WRONG_FIELDS: dict[str, tuple[bytes, str]] = {
         body(expires_at="2026-03-17T12:00:00"),
         f"expires_at: {A_MOMENT}",
     ),
-    "time after a blank": (body(not_before="2026-03-17 12:00:00Z"), f"not_before: {A_MOMENT}"),
+    "time after a blank": (
+        body(not_before="2026-03-17 12:00:00Z"),
+        f"not_before: {A_MOMENT}: U+0020 at character 11",
+    ),
     "a day only": (body(not_before="2026-03-17"), f"not_before: {A_MOMENT}"),
     "30 February": (body(not_before="2026-02-30T12:00:00Z"), f"not_before: {A_MOMENT}"),
     "29 February of no leap year": (
         body(not_before="2027-02-29T12:00:00Z"),
         f"not_before: {A_MOMENT}",
     ),
-    "24 o'clock": (body(not_before="2026-03-17T24:00:00Z"), f"not_before: {A_MOMENT}"),
-    "leap second": (body(not_before="2026-12-31T23:59:60Z"), f"not_before: {A_MOMENT}"),
+    "24 o'clock": (
+        body(not_before="2026-03-17T24:00:00Z"),
+        f"not_before: {A_MOMENT}: U+0034 at character 13",
+    ),
+    "leap second": (
+        body(not_before="2026-12-31T23:59:60Z"),
+        f"not_before: {A_MOMENT}: U+0036 at character 18",
+    ),
     "offset of 24 hours": (
         body(not_before="2026-03-17T12:00:00+24:00"),
-        f"not_before: {A_MOMENT}",
+        f"not_before: {A_MOMENT}: U+0034 at character 22",
     ),
     "before all time": (body(not_before="0001-01-01T00:00:00+14:00"), f"not_before: {A_MOMENT}"),
     "line break behind a time": (
         body(not_before="2026-03-17T12:00:00Z\n"),
-        f"not_before: {A_MOMENT}",
+        f"not_before: {A_MOMENT}: U+000A at character 21",
     ),
     "seconds since the epoch": (body(expires_at=1773740709), f"expires_at: {A_MOMENT}"),
     "time true": (body(expires_at=True), f"expires_at: {A_MOMENT}"),
@@ -344,6 +468,22 @@ def test_an_id_that_is_none_is_not_read(request_id: object) -> None:
     assert verdict.description.startswith("request_id: ")
     assert verdict.request_id is None
     assert readable_id({"request_id": request_id}) is None
+
+
+ID_MISTAKES: dict[str, tuple[str, str]] = {
+    "a blank": ("r 1", there("request_id", " ", 2)),
+    "a letter of another script": ("r-ж", there("request_id", "ж", 3)),
+    "a line break": ("r\n", there("request_id", "\n", 2)),
+    "nothing": ("", "request_id: is empty"),
+    "129 characters": ("a" * 129, "request_id: is too long"),
+}
+
+
+@pytest.mark.parametrize(("request_id", "told"), ID_MISTAKES.values(), ids=ID_MISTAKES)
+def test_what_is_wrong_with_an_id_is_said(request_id: str, told: str) -> None:
+    verdict = read_body(body(request_id=request_id), Defaults())
+
+    assert verdict == Invalid("invalid_field", told)
 
 
 def test_an_id_is_read_from_a_request_that_is_otherwise_wrong() -> None:

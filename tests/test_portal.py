@@ -21,14 +21,17 @@ from consumer.history import Page
 from consumer.messages import CallRequested
 from consumer.portal import Portal
 from consumer.reconciliation import LookUpFailed, NoHistory
+from tests.certificates import Authority
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
 SECRET = "canary5ecret"
 CALL = CallRequested.model_validate(
     {"request_id": "r", "to_number": "+12025550100", "text_to_pronounce": "Canary text"}
 ).model_copy(update={"from_line": "reg1"})
+NOT_REACHED = "the portal could not be reached"
 PLACED = {"result": {"RESULT": True, "CALL_ID": "c1"}}
 
 if TYPE_CHECKING:
@@ -56,9 +59,8 @@ def always(answer: bytes) -> Answer:
     return serve
 
 
-@asynccontextmanager
-async def asking(answer: Answer, **options: Any) -> AsyncIterator[Portal]:  # noqa: ANN401
-    """Lend a portal behind a server that serves one request per connection with *answer*."""
+def closing(answer: Answer) -> Answer:
+    """Serve one request per connection with *answer*."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -68,7 +70,13 @@ async def asking(answer: Answer, **options: Any) -> AsyncIterator[Portal]:  # no
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1")
+    return serve
+
+
+@asynccontextmanager
+async def asking(answer: Answer, **options: Any) -> AsyncIterator[Portal]:  # noqa: ANN401
+    """Lend a portal behind a server that serves one request per connection with *answer*."""
+    server = await asyncio.start_server(closing(answer), "127.0.0.1")
     port = server.sockets[0].getsockname()[1]
     portal = Portal(f"http://127.0.0.1:{port}/base/rest/1/{SECRET}/", **options)
     async with server:
@@ -110,21 +118,58 @@ async def test_a_call_is_asked_for_as_the_page_says() -> None:
     assert json.loads(with_voice)["VOICE"] == "ukenglishmale"
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://127.0.0.1:9/rest/1/x/",
-        "http://no-such-host.invalid/rest/1/x/",
-        "https://no-such-host.invalid/rest/1/x/",
-    ],
-)
-async def test_who_cannot_be_reached_has_not_dialled(url: str) -> None:
+NO_HOST = "its name cannot be resolved: there is no such host"
+UNREACHABLE: dict[str, tuple[str, str]] = {
+    "a port that nobody listens at": ("http://127.0.0.1:9/rest/1/x/", "connection refused"),
+    "over IPv6": ("http://[::1]:9/rest/1/x/", "connection refused"),
+    "two families": ("https://localhost:9/rest/1/x/", "connection refused"),
+    "no such name": ("http://no-such-host.invalid/rest/1/x/", NO_HOST),
+    "no such name, over TLS": ("https://no-such-host.invalid/rest/1/x/", NO_HOST),
+}
+
+
+@pytest.mark.parametrize(("url", "cause"), UNREACHABLE.values(), ids=UNREACHABLE)
+async def test_who_cannot_be_reached_has_not_dialled_and_it_is_said_why(
+    url: str, cause: str
+) -> None:
     portal = Portal(url)
     outcome = await portal.place(CALL)
+    answer = await portal.ask("server.time")
     await portal.close()
 
-    assert isinstance(outcome, Unavailable)
-    assert (outcome.code, outcome.http_status, outcome.counts) == ("CONNECT_ERROR", None, True)
+    assert outcome == Unavailable("CONNECT_ERROR", f"{NOT_REACHED}: {cause}")
+    assert (answer, portal.silence) == (None, cause)
+
+
+async def test_a_certificate_counts_only_if_it_is_trusted_and_the_hosts_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    answer = closing(always(reply(200, PLACED)))
+    tls = authority.server("IP:127.0.0.1")
+    server = await asyncio.start_server(answer, "127.0.0.1", ssl=tls)
+    port = server.sockets[0].getsockname()[1]
+
+    async def dial(host: str) -> object:
+        portal = Portal(f"https://{host}:{port}/rest/1/x/")
+        outcome = await portal.place(CALL)
+        await portal.close()
+        return outcome
+
+    async with server:
+        untrusted = await dial("127.0.0.1")
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        trusted = await dial("127.0.0.1")
+        other = await dial("localhost")
+
+    assert isinstance(untrusted, Unavailable)
+    assert re.fullmatch(
+        rf"{NOT_REACHED}: its certificate is not trusted: .*; name its CA's file in SSL_CERT_FILE",
+        untrusted.description,
+    )
+    assert trusted == Placed("c1")
+    assert isinstance(other, Unavailable)
+    assert f"{NOT_REACHED}: its certificate is for another host name: " in other.description
 
 
 async def test_a_failed_tls_handshake_has_not_dialled() -> None:
@@ -136,7 +181,7 @@ async def test_a_failed_tls_handshake_has_not_dialled() -> None:
         outcome = await secure.place(CALL)
         await secure.close()
 
-    assert isinstance(outcome, Unavailable)
+    assert outcome == Unavailable("CONNECT_ERROR", f"{NOT_REACHED}: it answers without TLS")
 
 
 async def mute(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -156,7 +201,7 @@ async def test_a_tls_handshake_without_an_answer_has_not_dialled(
         outcome = await secure.place(CALL)
         await secure.close()
 
-    assert outcome == Unavailable("CONNECT_TIMEOUT", "the portal could not be reached")
+    assert outcome == Unavailable("CONNECT_TIMEOUT", f"{NOT_REACHED}: no answer in time")
 
 
 async def test_a_name_that_is_not_found_in_time_has_not_dialled(
@@ -168,7 +213,7 @@ async def test_a_name_that_is_not_found_in_time_has_not_dialled(
     outcome = await portal.place(CALL)
     await portal.close()
 
-    assert outcome == Unavailable("CONNECT_TIMEOUT", "the portal could not be reached")
+    assert outcome == Unavailable("CONNECT_TIMEOUT", f"{NOT_REACHED}: no answer in time")
 
 
 async def through_proxy(address: str, to: str, monkeypatch: pytest.MonkeyPatch) -> object:
@@ -194,7 +239,7 @@ async def test_a_proxy_that_refuses_the_way_has_not_dialled(
             address(proxy), f"https://portal.example/rest/1/{SECRET}/", monkeypatch
         )
 
-    assert outcome == Unavailable("PROXY_ERROR", "the portal could not be reached")
+    assert outcome == Unavailable("PROXY_ERROR", f"{NOT_REACHED}: the proxy refuses with HTTP 403")
     assert asked[0].startswith(b"CONNECT portal.example:443 ")
     assert SECRET.encode() not in asked[0]
 
@@ -235,7 +280,9 @@ async def test_a_proxy_that_hangs_up_has_not_dialled(monkeypatch: pytest.MonkeyP
             address(proxy), "https://portal.example/rest/1/x/", monkeypatch
         )
 
-    assert outcome == Unavailable("CONNECT_ERROR", "the portal could not be reached")
+    assert outcome == Unavailable(
+        "CONNECT_ERROR", f"{NOT_REACHED}: the connection failed (ServerDisconnectedError)"
+    )
 
 
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "127.0.0.1:9"])
@@ -244,7 +291,7 @@ async def test_a_proxy_that_is_not_there_has_not_dialled(
 ) -> None:
     outcome = await through_proxy(proxy, "https://portal.example/rest/1/x/", monkeypatch)
 
-    assert outcome == Unavailable("PROXY_ERROR", "the portal could not be reached")
+    assert outcome == Unavailable("PROXY_ERROR", f"{NOT_REACHED}: the proxy: connection refused")
 
 
 async def test_a_proxy_that_cannot_be_used_has_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +308,9 @@ async def test_credentials_that_cannot_be_sent_have_not_dialled() -> None:
         outcome = await portal.place(CALL)
         await portal.close()
 
-    assert outcome == Unavailable("CONNECT_ERROR", "the portal could not be reached")
+    assert outcome == Unavailable(
+        "CONNECT_ERROR", f"{NOT_REACHED}: the connection failed (UnicodeEncodeError)"
+    )
 
 
 async def test_a_call_goes_through_the_proxy_unless_its_host_is_excepted(
@@ -277,7 +326,7 @@ async def test_a_call_goes_through_the_proxy_unless_its_host_is_excepted(
         )
 
     assert through == Placed("c1")
-    assert past == Unavailable("CONNECT_ERROR", "the portal could not be reached")
+    assert past == Unavailable("CONNECT_ERROR", f"{NOT_REACHED}: {NO_HOST}")
 
 
 async def test_a_call_does_not_wait_for_another_ones_answer() -> None:

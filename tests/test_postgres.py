@@ -1,9 +1,11 @@
 """What only the PostgreSQL ledger does; what every ledger does is in test_ledger."""
 
 import asyncio
+import ssl
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -14,6 +16,7 @@ from consumer.check import Finding, check
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger import postgres as store
 from consumer.sandbox import SandboxPortal
+from tests.certificates import Authority
 from tests.conftest import Bench, Link
 
 QUEUE = "call.requested"
@@ -94,9 +97,47 @@ async def test_what_cannot_be_reached_is_down_and_no_password_is_told(database_u
         assert "hush-hush" not in str(caught.value), name
 
 
+@asynccontextmanager
+async def encrypted(url: str, tls: ssl.SSLContext) -> AsyncIterator[str]:
+    """Put TLS in front of the server at *url*, begun as PostgreSQL has it."""
+    plain = Link(URL(url))
+    plain.flows.set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            await reader.readexactly(8)  # SSLRequest
+            writer.write(b"S")
+            await writer.start_tls(tls)
+            await plain.serve(reader, writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1")
+    async with server:
+        yield str(URL(url).with_host("127.0.0.1").with_port(server.sockets[0].getsockname()[1]))
+    plain.cut()
+    await asyncio.gather(*plain.tasks)
+
+
+async def test_a_certificate_counts_only_if_it_is_trusted(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, others = Authority(tmp_path), Authority(tmp_path / "others")
+    async with encrypted(database_url, authority.server("IP:127.0.0.1")) as url:
+        verified = f"{url}?sslmode=verify-full"
+        monkeypatch.setenv("SSL_CERT_FILE", str(others.file))
+        with pytest.raises(LedgerDown, match=r"certificate is not trusted: .*SSL_CERT_FILE"):
+            await Ledger(verified, QUEUE).open()
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        async with opened(verified) as ledger:
+            await ledger.check_writable()
+        with pytest.raises(LedgerDown, match="its certificate is not trusted"):
+            await Ledger(f"{verified}&sslrootcert={others.file}", QUEUE).open()
+
+
 async def test_an_address_that_cannot_be_read_is_down() -> None:
-    with pytest.raises(LedgerDown, match="PostgreSQL: "):
-        await Ledger("postgresql://host:port/x", QUEUE).open()
+    with pytest.raises(LedgerDown, match="PostgreSQL: CALLS_LEDGER_URL is no address") as caught:
+        await Ledger("postgresql://u:hush-hush/word@host/x", QUEUE).open()
+
+    assert "hush-hush" not in str(caught.value)
 
 
 async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

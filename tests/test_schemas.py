@@ -296,7 +296,14 @@ MOMENTS = st.one_of(
         r"(\.[0-9]{0,10})?([Zz]|[+-][0-2][0-9]:[0-5][0-9])?\Z"
     ).filter(lambda moment: "T24:" not in moment.upper()),  # Python 3.14 reads it as midnight
 )
-NUMBERS = st.from_regex(r"\A[+(]{0,2}(1 ?20255501)?[0-9 ()./x-]{0,42}\n?\Z")
+NUMBERS = st.one_of(
+    st.from_regex(r"\A[+(]{0,2}(1 ?20255501)?[0-9 ()./x-]{0,42}\n?\Z"),
+    st.from_regex(
+        "\\A[\u202a\u200e ]?[+\uff0b(]{0,2}(1 ?20255501)?"
+        "[0-9\uff10-\uff19\u0660-\u0669\u00a0\u00ad\u200b\u200e\u202f"
+        "\u2010-\u2015 ]{0,12}[\u202c ]?\\Z"
+    ),
+)
 VALUES = st.one_of(
     NUMBERS,
     st.none(),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from consumer.settings import Settings, WrongSettings, read_settings
+from consumer.settings import Settings, WrongSettings, read_settings, service_variables
 
 BROKER = "amqp://calls:hush-hush@rabbit:5672/vhost"
 PORTAL = "https://portal.example/rest/1/s3cr3t-webhook/"
@@ -22,7 +22,7 @@ def mistakes(**environment: str) -> list[str]:
 # --- where they come from
 
 FIELDS: dict[str, tuple[str, object]] = {
-    "rabbitmq_url": (BROKER, SecretStr(BROKER)),
+    "rabbitmq_url": (f"{BROKER}, {BROKER}", SecretStr(f"{BROKER},{BROKER}")),
     "bitrix24_url": (PORTAL, SecretStr(PORTAL)),
     "allow_http": ("true", True),
     "default_line": ("reg151083", "reg151083"),
@@ -78,6 +78,12 @@ def test_without_any_setting_the_defaults_are_those_of_the_contract() -> None:
     assert (settings.exchange, settings.queue) == ("calls", "call.requested")
     assert settings.ledger_url.get_secret_value() == "sqlite:///call-ledger.db"
     assert settings.when_unsure == "dead-letter"
+
+
+def test_the_brokers_of_a_list_are_separated_by_commas_alone() -> None:
+    settings = read_settings({"CALLS_RABBITMQ_URL": f" {BROKER} ,\n{BROKER} "})
+
+    assert settings.needed("rabbitmq_url") == f"{BROKER},{BROKER}"
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -136,6 +142,88 @@ def test_a_mistake_in_the_file_is_a_mistake(tmp_path: Path) -> None:
     assert mistakes() == ["CALLS_BURSTS: there is no such setting: did you mean CALLS_BURST?"]
 
 
+DOTENV: dict[str, bytes] = {
+    "with a byte order mark": b"\xef\xbb\xbfCALLS_BURST=7\r\n",
+    "in UTF-16": "# тест\nCALLS_BURST=7\n".encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("content", DOTENV.values(), ids=DOTENV)
+def test_the_file_is_read_as_editors_leave_it(content: bytes, tmp_path: Path) -> None:
+    tmp_path.joinpath(".env").write_bytes(content)
+
+    assert read_settings({}) == Settings(burst=7)
+
+
+UNREADABLE_DOTENV: dict[str, tuple[bytes, str]] = {
+    "another code page": (
+        "# тест\nCALLS_BURST=7\n".encode("cp1251"),
+        "it is not UTF-8 from byte 2 on: save it as UTF-8",
+    ),
+    "UTF-16 that does not say so": (
+        "CALLS_BURST=7\n".encode("utf-16-le"),
+        "it holds zero bytes, as UTF-16 does: save it as UTF-8",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "why"), UNREADABLE_DOTENV.values(), ids=UNREADABLE_DOTENV)
+def test_a_file_that_cannot_be_read_is_one_line(content: bytes, why: str, tmp_path: Path) -> None:
+    tmp_path.joinpath(".env").write_bytes(content)
+
+    assert mistakes() == [f".env: cannot be read: {why}"]
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_a_hash_in_a_password_is_named_rather_than_taken_for_a_remark(
+    quote: str, tmp_path: Path
+) -> None:
+    line = f"CALLS_RABBITMQ_URL={quote}amqp://calls:hush#hush@rabbit/{quote}\n"
+    tmp_path.joinpath(".env").write_text(line)
+
+    assert mistakes() == [f"CALLS_RABBITMQ_URL: {CUT_SHORT}"]
+
+
+# --- what Kubernetes sets
+
+CLUSTER = {
+    "CALLS_SERVICE_HOST": "10.96.0.1",
+    "CALLS_SERVICE_PORT": "8080",
+    "CALLS_SERVICE_PORT_HTTP": "8080",
+    "CALLS_PORT": "tcp://10.96.0.1:8080",
+    "CALLS_PORT_8080_TCP": "tcp://10.96.0.1:8080",
+    "CALLS_PORT_8080_TCP_PROTO": "tcp",
+    "CALLS_PORT_8080_TCP_PORT": "8080",
+    "CALLS_PORT_8080_TCP_ADDR": "10.96.0.1",
+    "CALLS_WEB_API_SERVICE_HOST": "fd00::1",
+    "CALLS_WEB_API_PORT": "tcp://[fd00::1]:443",
+    "CALLS_DNS_PORT_53_UDP": "udp://[fd00::1]:53",
+    "CALLS_HTTP_PORT": "tcp://10.96.0.2:80",  # of a service calls-http; a setting of ours, too
+}
+
+
+def test_the_variables_of_a_clusters_services_are_no_settings() -> None:
+    assert read_settings(CLUSTER) == Settings()
+    assert service_variables(CLUSTER) == list(CLUSTER)
+
+
+ALIKE: dict[str, str] = {
+    "CALLS_PORT": "8080",
+    "CALLS_SERVICE_HOST": "rabbit.example",
+    "CALLS_SERVICE_PORT": "http",
+    "CALLS_HTTP_PORTS": "tcp://10.96.0.1:8080",
+    "CALLS_HTTP_PORT": "tcp",
+    "CALLS_PORT_8080_TCP_PROTO": "sometimes",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), ALIKE.items(), ids=ALIKE)
+def test_what_only_resembles_them_is_a_mistake(name: str, value: str) -> None:
+    (line,) = mistakes(**{name: value})
+
+    assert line.startswith(f"{name}: ")
+
+
 # --- secrets in files
 
 
@@ -158,30 +246,66 @@ def test_a_secret_that_comes_twice_is_a_mistake(tmp_path: Path) -> None:
     ]
 
 
-UNREADABLE: dict[str, tuple[bytes | None, str]] = {
-    "missing": (None, "CALLS_BITRIX24_URL_FILE: cannot be read: FileNotFoundError"),
-    "bytes": (b"\xff\xfe", "CALLS_BITRIX24_URL_FILE: cannot be read: UnicodeDecodeError"),
-    "empty": (
-        b"\n",
-        "CALLS_BITRIX24_URL: is no webhook address: write https://portal/rest/<user>/<secret>/",
-    ),
+SECRET_FILES: dict[str, bytes] = {
+    "with a byte order mark": b"\xef\xbb\xbf" + PORTAL.encode(),
+    "in UTF-16": f"{PORTAL}\r\n".encode("utf-16"),
+    "in quotes": f'"{PORTAL}"\n'.encode(),
+    "in a shell's quotes": f" '{PORTAL}' \n".encode(),
 }
 
 
-@pytest.mark.parametrize(("content", "line"), UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("content", SECRET_FILES.values(), ids=SECRET_FILES)
+def test_a_secret_is_read_as_editors_and_shells_leave_it(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(content)
+
+    settings = read_settings({"CALLS_BITRIX24_URL_FILE": str(file)})
+
+    assert settings.needed("bitrix24_url") == PORTAL
+
+
+def test_a_secret_in_quotes_is_read_from_the_environment_too() -> None:
+    settings = read_settings({"CALLS_RABBITMQ_URL": f'"{BROKER}"'})
+
+    assert settings.needed("rabbitmq_url") == BROKER
+
+
+UNREADABLE: dict[str, tuple[bytes | None, str]] = {
+    "missing": (None, "no such file or directory"),
+    "another code page": (
+        "# секрет".encode("cp1251"),
+        "it is not UTF-8 from byte 2 on: save it as UTF-8",
+    ),
+    "UTF-16 that does not say so": (
+        PORTAL.encode("utf-16-le"),
+        "it holds zero bytes, as UTF-16 does: save it as UTF-8",
+    ),
+    "empty": (b"\n", "it is empty"),
+}
+
+
+@pytest.mark.parametrize(("content", "why"), UNREADABLE.values(), ids=UNREADABLE)
 def test_a_file_without_a_secret_is_a_mistake(
-    content: bytes | None, line: str, tmp_path: Path
+    content: bytes | None, why: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "secret"
     if content is not None:
         file.write_bytes(content)
 
-    assert mistakes(CALLS_BITRIX24_URL_FILE=str(file)) == [line]
+    assert mistakes(CALLS_BITRIX24_URL_FILE=str(file)) == [
+        f"CALLS_BITRIX24_URL_FILE: cannot be read: {file}: {why}"
+    ]
 
 
 def test_a_folder_is_no_secret(tmp_path: Path) -> None:
     assert mistakes(CALLS_RABBITMQ_URL_FILE=str(tmp_path)) == [
-        "CALLS_RABBITMQ_URL_FILE: cannot be read: IsADirectoryError"
+        f"CALLS_RABBITMQ_URL_FILE: cannot be read: {tmp_path}: is a directory"
+    ]
+
+
+def test_a_secret_where_a_files_name_should_be_is_not_repeated() -> None:
+    assert mistakes(CALLS_RABBITMQ_URL_FILE=BROKER) == [
+        "CALLS_RABBITMQ_URL_FILE: cannot be read: it is an address: name the file that holds it"
     ]
 
 
@@ -194,7 +318,17 @@ def test_what_is_no_secret_is_not_read_from_files(tmp_path: Path) -> None:
 # --- mistakes
 
 NO_BROKER = "CALLS_RABBITMQ_URL: is no AMQP address: write amqp://user:password@host/"
+CUT_SHORT = (
+    "is cut short by a character of its password: "
+    "write # as %23, / as %2F, ? as %3F, [ as %5B, ] as %5D"
+)
+COMMA = "; a comma in a password is written %2C"
+SECOND = NO_BROKER.replace("is no", "entry 2 of 2 is no") + COMMA
 NO_PORTAL = "CALLS_BITRIX24_URL: is no webhook address: write https://portal/rest/<user>/<secret>/"
+V3 = (
+    "CALLS_BITRIX24_URL: is an address of REST 3.0, which has no telephony: "
+    "write https://portal/rest/<user>/<secret>/"
+)
 BEHIND = "CALLS_BITRIX24_URL: has something behind the path: end it with the secret"
 GROWING = "CALLS_RETRY_DELAYS_S: must be whole seconds that grow, as 5,30,300"
 REGION = "CALLS_DEFAULT_REGION: is no region: write two letters, as US or DE"
@@ -218,6 +352,57 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "rabbitmq_url",
         "amqp://calls:hush-hush@[::1/",
         "CALLS_RABBITMQ_URL: is no address that can be read",
+    ),
+    "broker with a slash in its password": (
+        "rabbitmq_url",
+        "amqp://calls:12/34@rabbit/",
+        f"CALLS_RABBITMQ_URL: {CUT_SHORT}",
+    ),
+    "broker with a bracket in its password": (
+        "rabbitmq_url",
+        "amqp://calls:hush[hush@rabbit/",
+        f"CALLS_RABBITMQ_URL: {CUT_SHORT}",
+    ),
+    "broker with a fragment": (
+        "rabbitmq_url",
+        f"{BROKER}#x",
+        "CALLS_RABBITMQ_URL: has something behind a #: write # as %23",
+    ),
+    "broker on two lines": (
+        "rabbitmq_url",
+        f"{BROKER}\n{BROKER}",
+        "CALLS_RABBITMQ_URL: holds a blank or a line break: write one line",
+    ),
+    "second of two brokers": (
+        "rabbitmq_url",
+        f"{BROKER},rabbit:5672",
+        SECOND,
+    ),
+    "broker with a comma in its password": (
+        "rabbitmq_url",
+        "amqp://calls:12,34@rabbit/",
+        SECOND,
+    ),
+    "first of three brokers": (
+        "rabbitmq_url",
+        f"amqp://rabbit:port/,{BROKER},{BROKER}",
+        f"CALLS_RABBITMQ_URL: entry 1 of 3 is no address that can be read{COMMA}",
+    ),
+    "nothing behind a comma": (
+        "rabbitmq_url",
+        f"{BROKER},",
+        SECOND,
+    ),
+    "ledger with a hash in its password": (
+        "ledger_url",
+        "postgresql://calls:hush#hush@db/calls",
+        f"CALLS_LEDGER_URL: {CUT_SHORT}",
+    ),
+    "portal of REST 3.0": ("bitrix24_url", "https://portal.example/rest/api/1/s3cr3t/", V3),
+    "portal of REST 3.0 with a method": (
+        "bitrix24_url",
+        "https://portal.example/rest/api/1/s3cr3t/tasks.task.get",
+        V3,
     ),
     "portal over ftp": ("bitrix24_url", "ftp://portal.example/", NO_PORTAL),
     "portal as a host": ("bitrix24_url", "portal.example/rest/1/s3cr3t/", NO_PORTAL),
@@ -358,12 +543,96 @@ def test_each_mistake_gets_a_line_of_its_own() -> None:
         CALLS_BITRIX24_URL_FILE="/nowhere",
         CALLS_RETRY_DELAYS_S="a,b,c",
     ) == [
-        "CALLS_BITRIX24_URL_FILE: cannot be read: FileNotFoundError",
+        "CALLS_BITRIX24_URL_FILE: cannot be read: /nowhere: no such file or directory",
         "CALLS_XYZZY: there is no such setting: the README lists them all",
         NO_BROKER,
         f"CALLS_BURST: {WHOLE}",
         f"CALLS_RETRY_DELAYS_S: {WHOLE}",
     ]
+
+
+def test_what_is_missing_and_what_is_wrong_are_named_together() -> None:
+    with pytest.raises(WrongSettings) as caught:
+        read_settings(
+            {
+                "CALLS_BITRIX24_URL": "http://portal.example/rest/1/s3cr3t/",
+                "CALLS_TIMEOUT_S": "90",
+                "CALLS_BURST": "0",
+                "CALLS_XYZZY": "1",
+            },
+            ("rabbitmq_url", "bitrix24_url"),
+        )
+
+    assert caught.value.mistakes == [
+        "CALLS_XYZZY: there is no such setting: the README lists them all",
+        "CALLS_BURST: Input should be greater than or equal to 1",
+        DRAIN,
+        HTTP,
+        NOT_SET["rabbitmq_url"],
+    ]
+
+
+def test_all_that_is_missing_is_named() -> None:
+    with pytest.raises(WrongSettings) as caught:
+        read_settings({}, ("rabbitmq_url", "bitrix24_url"))
+
+    assert caught.value.mistakes == list(NOT_SET.values())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"CALLS_RABBITMQ_URL": "rabbit"}, {"CALLS_RABBITMQ_URL_FILE": "/nowhere"}]
+)
+def test_what_is_wrong_is_not_missing_too(wrong: dict[str, str]) -> None:
+    with pytest.raises(WrongSettings) as caught:
+        read_settings(wrong, needed=["rabbitmq_url"])
+
+    assert len(caught.value.mistakes) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"CALLS_DRAIN_S": "20", "CALLS_TIMEOUT_S": "soon"},
+        {"CALLS_BITRIX24_URL": "http://portal.example/", "CALLS_ALLOW_HTTP": "perhaps"},
+    ],
+    ids=str,
+)
+def test_nothing_is_said_of_a_setting_whose_partner_cannot_be_read(
+    settings: dict[str, str],
+) -> None:
+    assert len(mistakes(**settings)) == 1
+
+
+# --- certificates
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        {"CALLS_BITRIX24_URL": PORTAL},
+        {"CALLS_RABBITMQ_URL": "amqp://a/,amqps://b/"},
+        {"CALLS_LEDGER_URL": "postgresql://u:p@db/calls?sslmode=verify-full"},
+    ],
+    ids=str,
+)
+def test_a_file_of_certificates_that_cannot_be_used_is_a_mistake(
+    url: dict[str, str], tmp_path: Path
+) -> None:
+    empty = tmp_path / "ca.pem"
+    empty.touch()
+
+    assert mistakes(SSL_CERT_FILE="/nowhere/ca.pem", **url) == [
+        "SSL_CERT_FILE: cannot be read: /nowhere/ca.pem: no such file or directory"
+    ]
+    assert mistakes(SSL_CERT_FILE=str(empty), **url) == [
+        f"SSL_CERT_FILE: cannot be read: {empty}: it holds no certificates as PEM"
+    ]
+
+
+def test_where_nothing_is_encrypted_certificates_do_not_matter() -> None:
+    settings = {"SSL_CERT_FILE": "/nowhere", "CALLS_BITRIX24_URL": "http://[::1]:8024/"}
+
+    assert read_settings(settings).needed("bitrix24_url") == "http://[::1]:8024/"
 
 
 # --- the portal's address
@@ -376,6 +645,18 @@ ADDRESSES: dict[str, tuple[str, str]] = {
     "with our method and a suffix": (f"{PORTAL}voximplant.infocall.startwithtext.json", PORTAL),
     "with our method and a slash": (f"{PORTAL}voximplant.infocall.startwithtext/", PORTAL),
     "with the portal's example": (f"{PORTAL}crm.lead.list.json", PORTAL),
+    "with a method of one word": (f"{PORTAL}profile", PORTAL),
+    "with a method of one word and a suffix": (f"{PORTAL}profile.json", PORTAL),
+    "with a batch": (f"{PORTAL}batch.xml/", PORTAL),
+    "with a method in capitals": (f"{PORTAL}im.v2.Chat.GET.XML", PORTAL),
+    "with another base and a method": (
+        "https://gateway.example/v2/rest/1/s3cr3t/scope",
+        "https://gateway.example/v2/rest/1/s3cr3t/",
+    ),
+    "without a webhook, with a method": (
+        "https://mock.example/v1.2/crm.lead.list",
+        "https://mock.example/v1.2/",
+    ),
     "with another base": (
         "https://gateway.example/bitrix/v2/rest/1/s3cr3t/",
         "https://gateway.example/bitrix/v2/rest/1/s3cr3t/",

@@ -1,12 +1,16 @@
 """A ledger in PostgreSQL: for workers on several hosts."""
 
 import asyncio
+import os
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from urllib.parse import quote
 
 import asyncpg
 
 from consumer.ledger.store import MIGRATIONS, LedgerDown, Value, statements_since
+from consumer.unreachable import cause_of
 
 SCHEMA = "call_consumer"
 ANSWER_WITHIN_S = 5.0
@@ -49,7 +53,7 @@ class PostgresStore:
             return
         try:
             self._pool = await asyncpg.create_pool(
-                self._url,
+                _with_authorities(self._url),
                 min_size=1,
                 max_size=self._connections,
                 timeout=ANSWER_WITHIN_S,
@@ -136,5 +140,22 @@ def _plain(values: Sequence[Value]) -> list[Value]:
     return [value.replace("\0", "") if isinstance(value, str) else value for value in values]
 
 
-def _down(error: BaseException) -> LedgerDown:
-    return LedgerDown(f"PostgreSQL: {type(error).__name__}: {error}".rstrip(": "))
+def _with_authorities(url: str) -> str:
+    """Trust `SSL_CERT_FILE` where a certificate is to be verified and no others are named.
+
+    The portal's and the broker's clients do that by themselves, asyncpg does not.
+    """
+    file = os.environ.get("SSL_CERT_FILE")
+    verified = re.search(r"[?&]sslmode=verify-(ca|full)", url)
+    named = "sslrootcert=" in url or os.environ.get("PGSSLROOTCERT")
+    return f"{url}&sslrootcert={quote(file, safe='')}" if file and verified and not named else url
+
+
+def _down(error: Exception) -> LedgerDown:
+    match error:
+        case asyncpg.PostgresError() | asyncpg.InterfaceError():
+            return LedgerDown(f"PostgreSQL: {type(error).__name__}: {error}".rstrip(": "))
+        case OSError():  # an untrusted certificate among them, which is a ValueError too
+            return LedgerDown(f"PostgreSQL: {type(error).__name__}: {cause_of(error)}")
+        case _:  # a ValueError, which may quote a part of the address
+            return LedgerDown("PostgreSQL: CALLS_LEDGER_URL is no address that can be read")
