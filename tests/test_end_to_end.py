@@ -662,7 +662,6 @@ def hostile_bodies() -> list[bytes]:
         b"\xff\xfe",
         b"\x00" * 1000,
         json.dumps(good).encode("utf-16"),
-        b"\xef\xbb\xbf" + json.dumps(good).encode(),
         b"[" * 60_000,
         b"[" * 5_000_000,
         b'{"a":' * 12_000,
