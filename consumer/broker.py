@@ -231,7 +231,7 @@ def _cause(error: BaseException, scheme: str) -> str:
 
 def why_lost(error: BaseException) -> str:
     """Say why a link that stood was lost: in the broker's words, where it had any."""
-    if isinstance(error, aiormq.exceptions.ConnectionClosed):
+    if isinstance(error, aiormq.exceptions.ConnectionClosed | aiormq.exceptions.AMQPChannelError):
         return _words(error)
     return cause_of(error)
 

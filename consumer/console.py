@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -92,7 +93,7 @@ def _exit(*lines: str, code: int = 1) -> NoReturn:
 def settings_or_exit(*needed: Secret) -> Settings:
     """Read the settings; with a mistake in them, or one of *needed* missing, say all and exit 2."""
     try:
-        return read_settings(needed=needed)
+        return read_settings(needed=needed, ca_file=os.environ.get("SSL_CERT_FILE"))
     except WrongSettings as error:
         _wrong_settings(error)
 

@@ -162,13 +162,16 @@ GO_TOGETHER = ({"drain_s", "timeout_s"}, {"bitrix24_url", "allow_http"})
 
 
 def read_settings(
-    environment: Mapping[str, str] = os.environ, needed: Collection[Secret] = ()
+    environment: Mapping[str, str] = os.environ,
+    needed: Collection[Secret] = (),
+    ca_file: str | None = None,
 ) -> Settings:
     """Read ``CALLS_*`` from *environment* and, where that is silent, from ``.env`` in this folder.
 
     Args:
         environment: The environment's variables.
         needed: What the caller cannot do without.
+        ca_file: The file of certificates that TLS is to trust, if one is named.
 
     Raises:
         WrongSettings: Settings are wrong, unknown or missing; all of them are named.
@@ -193,7 +196,7 @@ def read_settings(
         if field not in fields and f"{PREFIX}{field.upper()}" not in named
     ]
     if _uses_tls(settings):
-        mistakes += _ca_file_mistakes(environment.get("SSL_CERT_FILE"))
+        mistakes += _ca_file_mistakes(ca_file)
     if mistakes:
         raise WrongSettings(list(dict.fromkeys(mistakes)))
     return settings
@@ -295,7 +298,6 @@ def _uses_tls(settings: Settings) -> bool:
 
 
 def _ca_file_mistakes(name: str | None) -> list[str]:
-    """See whether the file of certificates that TLS is to trust can be used, if one is named."""
     if not name:
         return []
     try:

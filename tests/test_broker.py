@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import aio_pika
+import aiormq
 import pytest
 from yarl import URL
 
@@ -20,6 +22,7 @@ from consumer.broker import (
     addresses_of,
     connect,
     link_losses,
+    why_lost,
 )
 from consumer.topology import WrongTopology, build_topology, declare
 from tests.certificates import Authority
@@ -129,6 +132,24 @@ async def test_a_certificate_counts_only_if_it_is_trusted_and_the_hosts_own(
             assert not connection.is_closed
         with pytest.raises(NoBroker, match="its certificate is for another host name: Hostname"):
             await connect(str(URL(url).with_host("localhost")), "test")
+
+
+LOSSES: dict[str, tuple[BaseException, str]] = {
+    "the broker stops": (
+        aiormq.exceptions.ConnectionClosed(320, "CONNECTION_FORCED - broker forced closure"),
+        "CONNECTION_FORCED - broker forced closure",
+    ),
+    "a queue is gone": (
+        aiormq.exceptions.ChannelNotFoundEntity("NOT_FOUND - no queue 'q' in vhost '/'"),
+        "NOT_FOUND - no queue 'q' in vhost '/'",
+    ),
+    "the network": (ConnectionResetError(errno.ECONNRESET, "x"), "connection reset by peer"),
+}
+
+
+@pytest.mark.parametrize(("error", "why"), LOSSES.values(), ids=LOSSES)
+def test_why_a_link_was_lost_is_said_in_the_brokers_words(error: BaseException, why: str) -> None:
+    assert why_lost(error) == why
 
 
 # Several brokers

@@ -100,6 +100,16 @@ def test_a_command_that_needs_a_broker_says_how_to_name_it(arguments: list[str])
     )
 
 
+def test_certificates_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    result = call("lines", bitrix24_url="https://portal.example/rest/1/s3cr3t/")
+
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "SSL_CERT_FILE: cannot be read: /nowhere/ca.pem: no such file or directory\n",
+    )
+
+
 def test_a_command_that_needs_both_addresses_names_both() -> None:
     result = call("run")
 

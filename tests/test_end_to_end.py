@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import time
 from collections import Counter
@@ -662,6 +663,9 @@ def hostile_bodies() -> list[bytes]:
         b"\xff\xfe",
         b"\x00" * 1000,
         json.dumps(good).encode("utf-16"),
+        b"\xef\xbb\xbf" + json.dumps(good).encode()[:-1],
+        gzip.compress(json.dumps(good).encode()),
+        b"\x00Sw\xa1" + json.dumps(good).encode(),
         b"[" * 60_000,
         b"[" * 5_000_000,
         b'{"a":' * 12_000,

@@ -621,18 +621,20 @@ def test_a_file_of_certificates_that_cannot_be_used_is_a_mistake(
     empty = tmp_path / "ca.pem"
     empty.touch()
 
-    assert mistakes(SSL_CERT_FILE="/nowhere/ca.pem", **url) == [
-        "SSL_CERT_FILE: cannot be read: /nowhere/ca.pem: no such file or directory"
-    ]
-    assert mistakes(SSL_CERT_FILE=str(empty), **url) == [
-        f"SSL_CERT_FILE: cannot be read: {empty}: it holds no certificates as PEM"
-    ]
+    for file, why in (
+        ("/nowhere/ca.pem", "no such file or directory"),
+        (str(empty), "it holds no certificates as PEM"),
+    ):
+        with pytest.raises(WrongSettings) as caught:
+            read_settings(url, ca_file=file)
+
+        assert caught.value.mistakes == [f"SSL_CERT_FILE: cannot be read: {file}: {why}"]
 
 
 def test_where_nothing_is_encrypted_certificates_do_not_matter() -> None:
-    settings = {"SSL_CERT_FILE": "/nowhere", "CALLS_BITRIX24_URL": "http://[::1]:8024/"}
+    settings = read_settings({"CALLS_BITRIX24_URL": "http://[::1]:8024/"}, ca_file="/nowhere")
 
-    assert read_settings(settings).needed("bitrix24_url") == "http://[::1]:8024/"
+    assert settings.needed("bitrix24_url") == "http://[::1]:8024/"
 
 
 # --- the portal's address
