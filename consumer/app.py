@@ -1,11 +1,12 @@
 """The only wiring: settings in, a running worker out."""
 
 import asyncio
+import math
+import os
 import signal
-import time
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Coroutine
 from functools import partial
+from threading import Timer
 from typing import Any
 
 import structlog
@@ -14,21 +15,23 @@ from faststream import AckPolicy
 from faststream.rabbit import Channel, RabbitBroker, RabbitMessage, RabbitQueue
 from faststream.rabbit.subscriber import RabbitSubscriber
 
-from consumer import metrics
 from consumer.announcer import Announcer
 from consumer.answers import read_answer
 from consumer.broker import (
     CONNECT_TIMEOUT_S,
-    LINK_ERRORS,
+    NoBroker,
     RobustConnection,
     addresses_of,
+    link_losses,
     why_lost,
 )
 from consumer.caller import Caller
 from consumer.decision import Refused, Unavailable
 from consumer.health import Part, serve
+from consumer.housekeeping import Housekeeping, keep_running
 from consumer.intake import Intake
-from consumer.ledger import Ledger, LedgerDown
+from consumer.lease import Lease
+from consumer.ledger import Ledger
 from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
 from consumer.limits.circuit_breaker import CircuitBreaker, Kind
@@ -39,24 +42,23 @@ from consumer.processor import Processor, Rules
 from consumer.publisher import Publisher
 from consumer.reconciler import Reconciler
 from consumer.settings import Settings, service_variables
-from consumer.topology import Topology, build_topology, declare
+from consumer.startup import Startup
+from consumer.topology import Topology, build_topology, declare, explained
 from consumer.worker import Worker
 
 RECONNECT_S = 1.0
-WATCH_S = 1.0
-DAY_S = 86_400
-MEASURE_S = 15.0
+START_WITHIN_S = 20.0
+STOP_CONSUMING_S = 1.5
+STOP_LINKS_S = 1.5
+LAST_S = 1.0
+"""How long a stopped process may take to end; see `run`."""
+END_TRIES = 4
+END_S = 0.25
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PROBE = "server.time"
 NEAR_THE_LIMIT = 0.99
-STUCK_PUBLISHING_S = 60.0
-LONGEST_IDLE_S = 60.0
-"""Without a consumer for so long the process exits, so that its platform starts it anew."""
 
 log = structlog.get_logger(__name__)
-
-
-class NoConsumer(RuntimeError):
-    """Raised when the broker has not let us consume for `LONGEST_IDLE_S`."""
 
 
 class App:
@@ -76,6 +78,8 @@ class App:
         self.topology = topology_of(settings)
         self._stop = asyncio.Event()
         self._started = False
+        self._startup = Startup()
+        self.connection: AbstractConnection | None = None
         self._broker, self._subscriber = _broker(self._url, self.topology, settings.concurrency)
         self.intake = Intake(self._subscriber, settings.concurrency)
         self.ledger = Ledger(
@@ -118,63 +122,92 @@ class App:
             breaker=self.breaker,
             defaults=defaults_of(settings),
         )
+        self.lease = Lease(self._url, settings.queue, self.ledger)
+        self._housekeeping = Housekeeping(
+            url=self._url,
+            intake=self.intake,
+            publisher=self.publisher,
+            ledger=self.ledger,
+            portal=self.portal,
+            topology=self.topology,
+            lease=self.lease,
+            connection=lambda: self.connection,
+            is_idle=lambda: self.worker.idle,
+            declares=settings.declare,
+            retention_days=settings.ledger_retention_days,
+        )
 
-    async def run(self) -> None:
+    async def run(self, wait_s: float = math.inf) -> None:
         """Work until `stop` is called, then drain.
 
+        Args:
+            wait_s: How long to wait for a broker or a ledger that is not there yet.
+
         Raises:
-            NoBroker, WrongTopology, LedgerDown: It cannot start.
+            NoBroker, LedgerDown, OtherLedger: It could not start within *wait_s*.
+            LoginRefused, WrongTopology, WrongLedger: It cannot start as things are.
             NoConsumer: The broker is there but does not let us consume.
         """
-        await self.ledger.open()
-        await declare(self._url, self.topology, check_only=not self._settings.declare)
-        self._subscriber(self.worker.handle)
-        await self._broker.start()
-        self._started = True
-        jobs: list[asyncio.Task[Any]] = [
-            asyncio.create_task(job)
-            for job in (
-                self.intake.run(),
-                self.breaker.run(),
-                self._watch(),
-                self._measure(),
-                self._forget(),
-                self._stop.wait(),
-            )
-        ]
         serving = asyncio.create_task(self._serve())
-        log.info("worker.ready", queue=self.topology.requests.name, portal=self.portal.host)
         try:
-            done, _ = await asyncio.wait(jobs, return_when="FIRST_COMPLETED")
-            for job in done:
-                job.result()
+            await self._until_stop(self._start(wait_s))
+            if not self._stop.is_set():
+                await self._until_stop(*self._work())
         finally:
             self._started = False
-            await _end(jobs)
             await self._close()
             await _end([serving])
 
     def stop(self) -> None:
         """Ask the worker to drain and end."""
         self._stop.set()
+        self.publisher.stop_repeating()
 
-    async def _watch(self) -> None:
-        """Stop taking messages while none can be published; end when none can be taken."""
-        idle_since: float | None = None
-        clock = asyncio.get_running_loop().time
-        while True:
-            await asyncio.sleep(WATCH_S)
-            metrics.CONSUMING.set(self.intake.consuming)
-            if self.publisher.stuck_s > STUCK_PUBLISHING_S:
-                self.intake.hold("publishing")
-            elif self.publisher.stuck_s == 0:
-                self.intake.release("publishing")
-            if self.intake.consuming or self.intake.held_by:
-                idle_since = None
-            elif idle_since is None:
-                idle_since = clock()
-            elif clock() - idle_since > LONGEST_IDLE_S:
-                raise NoConsumer("no consumer is registered, and none can be")
+    async def _until_stop(self, *coroutines: Coroutine[Any, Any, object]) -> None:
+        """Run *coroutines* until one is done, or the worker is to stop."""
+        tasks = [asyncio.create_task(each) for each in (*coroutines, self._stop.wait())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
+            for task in done:
+                task.result()
+        finally:
+            await _end(tasks)
+
+    async def _start(self, wait_s: float) -> None:
+        """Take one step after the other; whatever can fail comes before the first message."""
+        self._startup = startup = Startup(wait_s)
+        check_only = not self._settings.declare
+        await startup.take("ledger", self.ledger.open)
+        await startup.take(
+            "broker", partial(declare, self._url, self.topology, check_only=check_only)
+        )
+        await startup.take("publisher", self.publisher.connect)
+        await startup.take("broker", self._connect)
+        await startup.take("lease", self._take_lease)
+        self._subscriber(self.worker.handle)
+        await startup.take("broker", self._consume)
+        self._started = True
+        log.info("worker.ready", queue=self.topology.requests.name, portal=self.portal.host)
+
+    async def _connect(self) -> None:
+        with link_losses():
+            self.connection = await self._broker.connect()
+
+    async def _take_lease(self) -> None:
+        if self.connection is None:
+            raise NoBroker("there is no connection")
+        async with asyncio.timeout(START_WITHIN_S):
+            with link_losses():
+                await self.lease.renew(self.connection)
+
+    async def _consume(self) -> None:
+        async with asyncio.timeout(START_WITHIN_S):
+            with link_losses(), explained(f"queue {self.topology.requests.name}"):
+                await self._broker.start()
+
+    def _work(self) -> list[Coroutine[Any, Any, object]]:
+        jobs = {"intake": self.intake.run, "breaker": self.breaker.run, **self._housekeeping.jobs}
+        return [keep_running(name, job) for name, job in jobs.items()]
 
     async def _still_faulty(self, kind: Kind, codes: set[str]) -> bool:
         """Ask the portal something harmless: does it still answer with one of *codes*?"""
@@ -193,56 +226,58 @@ class App:
         held = sorted(self.intake.held_by)
         consuming = self.intake.consuming
         taking = "consuming" if consuming else f"held: {', '.join(held)}" if held else "no consumer"
-        publishing = "publishing" if self.publisher.stuck_s == 0 else "nothing is confirmed"
+        stuck, connected = self.publisher.stuck_s > 0, self.publisher.connected
+        sending = "publishing" if connected else "not connected"
+        troubles = self._troubles()
         return {
             "started": Part(self._started, "started" if self._started else "starting or stopping"),
-            "broker": Part(consuming or held == ["portal"], taking),
-            "publisher": Part(self.publisher.stuck_s == 0, publishing),
-            "ledger": Part("ledger" not in held, "writable" if "ledger" not in held else "down"),
+            "broker": Part(consuming or held == ["portal"], troubles.get("broker", taking)),
+            "publisher": Part(
+                connected and not stuck,
+                troubles.get("publisher", "nothing is confirmed" if stuck else sending),
+            ),
+            "ledger": Part(
+                "ledger" not in held and "ledger" not in troubles,
+                troubles.get("ledger", "down" if "ledger" in held else "writable"),
+            ),
             "pause": Part(ok=True, detail=self.breaker.detail),
         }
+
+    def _troubles(self) -> dict[str, str]:
+        """Say in words what is wrong with a part, where that is known."""
+        known = self._housekeeping.troubles
+        troubles = {"broker": known.get("topology"), "ledger": known.get("lease")}
+        what, why = self._startup.waits_for, self._startup.why
+        if what == "lease":
+            troubles["ledger"] = why
+        elif what is not None:
+            troubles[what] = f"no {what} yet: {why}"
+        return {part: text for part, text in troubles.items() if text is not None}
 
     async def _serve(self) -> None:
         if self._settings.http_port:
             await serve(self._settings.http_port, self.parts)
 
-    async def _measure(self) -> None:
-        """Measure now and then what no event tells: queue depths, the oldest dead letter."""
-        while True:
-            with suppress(LedgerDown, *LINK_ERRORS):
-                found = await self.publisher.depths(self.topology.names)
-                for name, messages in found.items():
-                    metrics.QUEUE_MESSAGES.labels(name).set(messages)
-                letters = found[self.topology.dead_letters.name]
-                oldest = await self.ledger.oldest_failure() if letters else 0.0
-                metrics.OLDEST_DEAD_LETTER.set(oldest)
-            if self.portal.usage is not None:
-                metrics.OPERATING.set(self.portal.usage.operating_s)
-            await asyncio.sleep(MEASURE_S)
-
-    async def _forget(self) -> None:
-        """Let the ledger forget once a day what was settled long ago."""
-        while True:
-            before = time.time() - self._settings.ledger_retention_days * DAY_S
-            with suppress(LedgerDown):
-                if forgotten := await self.ledger.forget_closed(before):
-                    log.info("ledger.forgot", requests=forgotten)
-            await asyncio.sleep(DAY_S)
-
     async def _close(self) -> None:
-        """Stop taking messages, finish those in flight, give the rest back."""
+        """Stop taking messages, finish those in flight, give the rest back.
+
+        Every part has a limit: a broker that is away must not keep us from ending.
+        """
         log.info("worker.draining")
-        await self.intake.close()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.drain_s):
-                await self.worker.drain()
-        try:
-            await self._broker.stop()
-        except Exception as error:  # noqa: BLE001  # a dead link is no reason to stop in disorder
-            log.info("broker.stop_failed", error=type(error).__name__)
-        await self.publisher.close()
-        await self.portal.close()
-        await self.ledger.close()
+        in_order = await asyncio.gather(
+            _within(STOP_CONSUMING_S, "consumer", self.intake.close()),
+            _within(self._settings.drain_s, "calls", self.worker.drain()),
+        )
+        if all(in_order):
+            await _within(STOP_LINKS_S, "lease", self.lease.release())
+        await asyncio.gather(
+            _within(STOP_LINKS_S, "broker", self._broker.stop()),
+            _within(STOP_LINKS_S, "publisher", self.publisher.close()),
+            _within(STOP_LINKS_S, "portal", self.portal.close()),
+        )
+        if self.connection is not None:  # where the broker's stop was cut short
+            await _within(LAST_S, "connection", self.connection.close())
+        await _within(STOP_LINKS_S, "ledger", self.ledger.close())
         log.info("worker.stopped")
 
 
@@ -256,28 +291,62 @@ def defaults_of(settings: Settings) -> Defaults:
     return Defaults(settings.default_line, settings.default_voice, settings.default_region)
 
 
+async def _within(limit_s: float, part: str, step: Coroutine[Any, Any, object]) -> bool:
+    """Take a step of the stop, and tell whether it went well; go on after *limit_s* in any case."""
+    task = asyncio.create_task(step)
+    await asyncio.wait([task], timeout=limit_s)
+    if not task.done():
+        task.cancel()  # client libraries may swallow that, so nothing waits for it
+        log.info("stop.cut_short", part=part, limit_s=limit_s)
+        return False
+    if task.cancelled() or task.exception() is not None:
+        error = None if task.cancelled() else task.exception()
+        log.info("stop.cut_short", part=part, error=type(error).__name__)
+        return False
+    return True
+
+
 async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancel *tasks* until they have ended: a client library may swallow a cancellation."""
     pending = set(tasks)
-    while pending:
+    for _ in range(END_TRIES):
+        if not pending:
+            return
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=1)
+        _, pending = await asyncio.wait(pending, timeout=END_S)
 
 
-async def run(settings: Settings) -> None:
-    """Run a worker until SIGTERM or SIGINT.
+async def run(settings: Settings, wait_s: float = math.inf) -> None:
+    """Run a worker until SIGTERM or SIGINT; a second one ends the process at once.
 
     Raises:
-        WrongSettings, NoBroker, WrongTopology, LedgerDown, NoConsumer: As `App` has it.
+        WrongSettings, NoBroker, WrongTopology, LedgerDown, OtherLedger, NoConsumer: As `App` has
+            it.
     """
     if skipped := service_variables():
         log.info("settings.skipped", names=sorted(skipped))
     app = App(settings)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, app.stop)
-    await app.run()
+
+    def stop() -> None:
+        app.stop()
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, _end_at_once)
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stop)
+    await app.run(wait_s)
+    # What is left are client libraries' tasks that no cancellation ends, and look-ups of names.
+    last = Timer(LAST_S, os._exit, [0])
+    last.daemon = True
+    last.start()
+
+
+def _end_at_once(number: int, _: object) -> None:
+    """End without order: to the ledger and the broker it is as if the process were killed."""
+    os._exit(128 + number)
 
 
 def _broker(urls: str, topology: Topology, prefetch: int) -> tuple[RabbitBroker, RabbitSubscriber]:

@@ -3,20 +3,22 @@
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from typing import Any
 
 import aio_pika
 import aiormq.exceptions
-from aio_pika.abc import TimeoutType
+from aio_pika.abc import AbstractChannel, AbstractConnection, TimeoutType
 from pamqp import commands, decode
 from yarl import URL
 
 from consumer.unreachable import NO_TLS, cause_of
 
 CONNECT_TIMEOUT_S = 5.0
+RPC_TIMEOUT_S = 5.0
+"""How long the broker may take for one answer."""
 HEARTBEAT_S = 10
 """A link that died in silence is noticed after some three of these."""
 LINK_BROKE = "the link to the broker broke"
@@ -257,3 +259,14 @@ def link_losses() -> Iterator[None]:
         if type(error) is not Exception:
             raise
         raise NoBroker(LINK_BROKE) from None
+
+
+@asynccontextmanager
+async def plain_channel(connection: AbstractConnection) -> AsyncIterator[AbstractChannel]:
+    """Open a channel for a while. Unlike a robust connection's own it never opens itself anew."""
+    channel = aio_pika.Channel(connection, publisher_confirms=False)
+    await channel.initialize()
+    try:
+        yield channel
+    finally:
+        await channel.close()

@@ -2,15 +2,21 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import aio_pika
 from aio_pika.abc import AbstractConnection
-from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
+from aiormq.exceptions import (
+    ChannelAccessRefused,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
 
 from consumer.answers import advice_for, error_of
-from consumer.broker import NoBroker, connect
+from consumer.broker import NoBroker, connect, plain_channel
+from consumer.lease import lease_queue
 from consumer.ledger import Ledger, LedgerDown
 from consumer.portal import HISTORY, LINES, VOICES, Portal, read_names
 from consumer.settings import Settings, WrongSettings
@@ -48,9 +54,12 @@ async def _broker(settings: Settings, topology: Topology) -> AsyncIterator[Findi
         return
     async with connection:
         yield _version(connection)
+        # Where some of ours are there, a worker has run, and all should be.
+        lease = f"{topology.requests.name}.ledger"
+        expected = not settings.declare or await _any_exists(connection, [*topology.names, lease])
         for queue in (topology.requests, topology.dead_letters, *topology.delays.values()):
-            yield await _queue(connection, queue, declares=settings.declare)
-        yield await _exchange(connection, topology, declares=settings.declare)
+            yield await _queue(connection, queue, settings, expected=expected)
+        yield await _exchange(connection, topology, settings, expected=expected)
         async for finding in _work(connection, topology):
             yield finding
 
@@ -82,7 +91,18 @@ def _version(connection: AbstractConnection) -> Finding:
     return Finding("broker", "ok", f"version {version}")
 
 
-async def _queue(connection: AbstractConnection, queue: Queue, *, declares: bool) -> Finding:
+async def _any_exists(connection: AbstractConnection, queues: list[str]) -> bool:
+    for name in queues:
+        with suppress(ChannelNotFoundEntity, ChannelAccessRefused):
+            async with connection.channel() as channel:
+                await channel.declare_queue(name, passive=True)
+                return True
+    return False
+
+
+async def _queue(
+    connection: AbstractConnection, queue: Queue, settings: Settings, *, expected: bool
+) -> Finding:
     """See whether a queue exists, and only then whether declaring it would change anything."""
     item = f"queue {queue.name}"
     try:
@@ -93,7 +113,8 @@ async def _queue(connection: AbstractConnection, queue: Queue, *, declares: bool
             item,
             f"rabbitmqadmin declare queue name={queue.name} durable=true "
             f"arguments='{json.dumps(queue.arguments)}'",
-            declares=declares,
+            declares=settings.declare,
+            expected=expected,
         )
     except ChannelAccessRefused:
         return Finding(item, "wrong", "forbidden to this user", "grant read and write on it")
@@ -103,12 +124,12 @@ async def _queue(connection: AbstractConnection, queue: Queue, *, declares: bool
                 await channel.declare_queue(queue.name, durable=True, arguments=queue.arguments)
     except WrongTopology as error:
         if "forbidden" in str(error):
-            state: Literal["ok", "wrong"] = "wrong" if declares else "ok"
+            state: Literal["ok", "wrong"] = "wrong" if settings.declare else "ok"
             return Finding(
                 item,
                 state,
                 "exists; its arguments cannot be compared without the right to configure it",
-                "" if not declares else str(error),
+                "" if not settings.declare else str(error),
             )
         return Finding(
             item, "wrong", str(error), f"when it is empty: rabbitmqctl delete_queue {queue.name}"
@@ -117,7 +138,7 @@ async def _queue(connection: AbstractConnection, queue: Queue, *, declares: bool
 
 
 async def _exchange(
-    connection: AbstractConnection, topology: Topology, *, declares: bool
+    connection: AbstractConnection, topology: Topology, settings: Settings, *, expected: bool
 ) -> Finding:
     item = f"exchange {topology.exchange}"
     try:
@@ -131,17 +152,20 @@ async def _exchange(
     except ChannelNotFoundEntity:
         name = topology.exchange
         command = f"rabbitmqadmin declare exchange name={name} type=topic durable=true"
-        return _missing(item, command, declares=declares)
+        return _missing(item, command, declares=settings.declare, expected=expected)
     except (ChannelAccessRefused, WrongTopology) as error:
-        if "forbidden" in str(error) and not declares:
+        if "forbidden" in str(error) and not settings.declare:
             return Finding(item, "ok", "exists")
         return Finding(item, "wrong", str(error), "mend the rights, or name another exchange")
     return Finding(item, "ok", "as it should be")
 
 
-def _missing(item: str, command: str, *, declares: bool) -> Finding:
-    if declares:
+def _missing(item: str, command: str, *, declares: bool, expected: bool) -> Finding:
+    if not expected:
         return Finding(item, "ok", "not there yet: the worker declares it when it starts")
+    if declares:
+        mend = "start a worker with these settings: it declares it, and again while it runs"
+        return Finding(item, "wrong", "does not exist, though others of this queue's do", mend)
     return Finding(item, "wrong", "does not exist", command)
 
 
@@ -159,11 +183,29 @@ async def _ledger(settings: Settings) -> Finding:
                 return Finding("ledger", "ok", detail)
             await ledger.open()
             await ledger.check_writable()
+            if await _others_use_another(settings, ledger.identity):
+                detail = f"{ledger.place} is not what the workers of {settings.queue} use"
+                return Finding("ledger", "wrong", detail, "set CALLS_LEDGER_URL as they have it")
         finally:
             await ledger.close()
     except LedgerDown as error:
         return Finding("ledger", "wrong", str(error), "mend CALLS_LEDGER_URL, or the rights there")
     return Finding("ledger", "ok", f"{ledger.place} is writable")
+
+
+async def _others_use_another(settings: Settings, identity: str) -> bool:
+    """Tell whether workers run that use another ledger."""
+    lease = lease_queue(settings.queue, identity)
+    try:
+        connection = await connect(settings.needed("rabbitmq_url"), "check")
+        async with connection, plain_channel(connection) as channel:
+            await channel.declare_queue(lease.name, passive=True)
+            await channel.declare_queue(lease.name, durable=True, arguments=lease.arguments)
+    except ChannelPreconditionFailed:
+        return True
+    except (NoBroker, WrongSettings, ChannelNotFoundEntity, ChannelAccessRefused):
+        return False
+    return False
 
 
 async def _portal(settings: Settings) -> AsyncIterator[Finding]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -42,8 +43,14 @@ def main() -> None:
 
 
 @main.command()
-def run() -> None:
-    """Run the worker until it is told to stop (SIGTERM, Ctrl-C)."""
+@click.option(
+    "--wait-s",
+    type=click.FloatRange(min=0),
+    default=math.inf,
+    help="How long to wait for a broker or a ledger that is not there yet; else for ever.",
+)
+def run(wait_s: float) -> None:
+    """Run the worker until it is told to stop (SIGTERM, Ctrl-C); told twice, it ends at once."""
     settings = settings_or_exit("rabbitmq_url", "bitrix24_url")
     secrets = [
         part
@@ -52,7 +59,7 @@ def run() -> None:
         for part in log.secret_parts(secret.get_secret_value())
     ]
     log.set_up(settings.log_level, secrets)
-    run_command(lambda: worker_app.run(settings))
+    run_command(lambda: worker_app.run(settings, wait_s))
 
 
 @main.command()

@@ -13,17 +13,21 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import click
 
 from consumer import output
-from consumer.app import NoConsumer
 from consumer.broker import NoBroker
 from consumer.deadletters import NoSuchDeadLetter
 from consumer.hand import InOtherHands
+from consumer.housekeeping import NoConsumer
+from consumer.lease import OtherLedger
 from consumer.ledger import LedgerDown
 from consumer.output import OutputFailed, escaped, say
 from consumer.publisher import NotPublished
 from consumer.settings import Secret, Settings, WrongSettings, read_settings
 from consumer.topology import WrongTopology
 
-STOPPERS = (NoBroker, WrongTopology, LedgerDown, NoSuchDeadLetter, InOtherHands, NoConsumer)
+STOPPERS = (
+    *(NoBroker, WrongTopology, LedgerDown, OtherLedger, NoConsumer),
+    *(NoSuchDeadLetter, InOtherHands),
+)
 P = ParamSpec("P")
 T = TypeVar("T")
 HINTS = {

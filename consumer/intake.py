@@ -6,9 +6,9 @@ import structlog
 from aio_pika.abc import AbstractRobustQueue
 from faststream.rabbit.subscriber import RabbitSubscriber
 
-from consumer.broker import LINK_ERRORS, link_losses
+from consumer.broker import LINK_ERRORS, RPC_TIMEOUT_S, link_losses
 
-RPC_TIMEOUT_S = 5.0
+ALIGN_WITHIN_S = 15.0
 RETRY_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -34,6 +34,7 @@ class Intake:
         self._changed = asyncio.Event()
         self._idle = asyncio.Event()
         self._stale = False
+        self._failing = False
 
     @property
     def held_by(self) -> set[str]:
@@ -69,6 +70,11 @@ class Intake:
         self._wanted = prefetch or self._full
         self._changed.set()
 
+    def renew(self) -> None:
+        """Consume anew, on a new channel: the broker may have forgotten this consumer."""
+        self._stale = True
+        self._changed.set()
+
     async def until_idle(self) -> None:
         """Wait until the consumer is cancelled: what is given back before comes again at once."""
         await self._idle.wait()
@@ -79,11 +85,16 @@ class Intake:
             await self._changed.wait()
             self._changed.clear()
             try:
-                with link_losses():
-                    await self._align()
+                # aio-pika waits for a link that is away, for ever.
+                async with asyncio.timeout(ALIGN_WITHIN_S):
+                    with link_losses():
+                        await self._align()
+                self._failing = False
             except LINK_ERRORS as error:
                 # The link is down: aio-pika is restoring it, and perhaps the consumer too.
-                log.warning("intake.retry", error=type(error).__name__)
+                if not self._failing:
+                    log.warning("intake.retry", error=type(error).__name__)
+                self._failing = True
                 await asyncio.sleep(RETRY_S)
                 self._stale = self._stale or isinstance(error, TimeoutError)
                 self._changed.set()

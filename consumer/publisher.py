@@ -25,6 +25,8 @@ FIRST_BACKOFF_S = 1.0
 SHORT_BACKOFF_S = 8.0
 """The longest wait in the first minute: a short outage is not to cost a long silence."""
 LONGEST_BACKOFF_S = 60.0
+LAST_TRIES_S = 2.0
+"""How long a message may try to get through once the worker is to stop."""
 
 log = structlog.get_logger(__name__)
 
@@ -87,11 +89,34 @@ class Publisher:
         self._channel: AbstractChannel | None = None
         self._failing_since: float | None = None
         self._bytes_under_way = 0
+        self._limits: set[asyncio.Timeout] = set()
+        self._stopping = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as can be told without using it."""
+        return self._channel is not None and not self._channel.is_closed
 
     @property
     def stuck_s(self) -> float:
         """For how many seconds publishing has failed without a success between; 0 if it works."""
         return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
+
+    async def connect(self) -> None:
+        """Connect now, if that has not been done.
+
+        Raises:
+            NoBroker, AMQPError, OSError, RuntimeError: It cannot be done.
+        """
+        async with asyncio.timeout(self._deadline_s):
+            with link_losses():
+                await self._open()
+
+    def stop_repeating(self) -> None:
+        """Let no message wait longer than `LAST_TRIES_S` for the broker from now on."""
+        self._stopping = True
+        for limit in self._limits:
+            limit.reschedule(asyncio.get_running_loop().time() + LAST_TRIES_S)
 
     async def publish(
         self,
@@ -153,7 +178,28 @@ class Publisher:
     async def publish_until_confirmed(
         self, message: aio_pika.Message, exchange: str, routing_key: str
     ) -> None:
-        """Publish again and again, with a growing wait between, until it is confirmed."""
+        """Publish again and again, with a growing wait between, until it is confirmed.
+
+        Raises:
+            CancelledError: The worker stops first. What the message is about is in the ledger, and
+                is published when the request comes again.
+        """
+        async with self._until_the_stop():
+            await self._repeat(message, exchange, routing_key)
+
+    @asynccontextmanager
+    async def _until_the_stop(self) -> AsyncIterator[None]:
+        limit = asyncio.timeout(LAST_TRIES_S if self._stopping else None)
+        self._limits.add(limit)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            raise asyncio.CancelledError from None
+        finally:
+            self._limits.discard(limit)
+
+    async def _repeat(self, message: aio_pika.Message, exchange: str, routing_key: str) -> None:
         backoff_s = FIRST_BACKOFF_S
         while True:
             try:

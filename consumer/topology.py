@@ -2,19 +2,19 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import aio_pika
-from aio_pika.abc import AbstractConnection
+from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import (
     ChannelAccessRefused,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
 
-from consumer.broker import connect
+from consumer.broker import RPC_TIMEOUT_S, connect, plain_channel
 from consumer.messages import REQUESTED
 
 DELIVERY_LIMIT = 1000
@@ -118,34 +118,73 @@ async def declare(url: str, topology: Topology, *, check_only: bool = False) -> 
         WrongTopology: Something exists with other arguments, is missing, or is forbidden.
     """
     connection = await connect(url, "topology")
-    async with connection:
-        # Targets come first: a delay that ends must find its queue.
-        for queue in (topology.dead_letters, topology.requests, *topology.delays.values()):
-            await _declare_queue(connection, queue, check_only=check_only)
-        await _declare_exchange(connection, topology, check_only=check_only)
+    async with connection, plain_channel(connection) as channel:
+        await declare_over(channel, topology, check_only=check_only)
 
 
-async def _declare_queue(connection: AbstractConnection, queue: Queue, *, check_only: bool) -> None:
-    channel = await connection.channel()
-    with explained(f"queue {queue.name}"):
-        await channel.declare_queue(
-            queue.name, durable=True, passive=check_only, arguments=queue.arguments
-        )
-    await channel.close()
-
-
-async def _declare_exchange(
-    connection: AbstractConnection, topology: Topology, *, check_only: bool
+async def declare_over(
+    channel: AbstractChannel, topology: Topology, *, check_only: bool = False
 ) -> None:
-    channel = await connection.channel()
+    """Do the same over a channel, which a refusal closes.
+
+    Raises:
+        WrongTopology: As `declare` has it.
+    """
+    # Targets come first: a delay that ends must find its queue.
+    for queue in (topology.dead_letters, topology.requests, *topology.delays.values()):
+        with explained(f"queue {queue.name}"):
+            await channel.declare_queue(
+                queue.name,
+                durable=True,
+                passive=check_only,
+                arguments=queue.arguments,
+                timeout=RPC_TIMEOUT_S,
+            )
     with explained(f"exchange {topology.exchange}"):
         exchange = await channel.declare_exchange(
-            topology.exchange, aio_pika.ExchangeType.TOPIC, durable=True, passive=check_only
+            topology.exchange,
+            aio_pika.ExchangeType.TOPIC,
+            durable=True,
+            passive=check_only,
+            timeout=RPC_TIMEOUT_S,
         )
         if not check_only:
-            queue = await channel.get_queue(topology.requests.name, ensure=False)
-            await queue.bind(exchange, REQUESTED)
-    await channel.close()
+            requests = await channel.get_queue(topology.requests.name, ensure=False)
+            await requests.bind(exchange, REQUESTED, timeout=RPC_TIMEOUT_S)
+
+
+async def bind_over(connection: AbstractConnection, topology: Topology) -> None:
+    """Make sure that requests reach their queue; nothing is to be done where we may not.
+
+    Raises:
+        NoBroker, AMQPError, OSError, RuntimeError: It cannot be done now.
+    """
+    async with plain_channel(connection) as channel:
+        requests = await channel.get_queue(topology.requests.name, ensure=False)
+        with suppress(ChannelAccessRefused):
+            await requests.bind(topology.exchange, REQUESTED, timeout=RPC_TIMEOUT_S)
+
+
+async def missing_from(connection: AbstractConnection, topology: Topology) -> list[str]:
+    """Name what is not there; what this user may not see counts as there.
+
+    Raises:
+        NoBroker, AMQPError, OSError, RuntimeError: It cannot be told now.
+    """
+    missing = []
+    to_see = [("queue", name) for name in topology.names] + [("exchange", topology.exchange)]
+    while to_see:
+        async with plain_channel(connection) as channel:
+            try:
+                while to_see:
+                    kind, name = to_see.pop(0)
+                    look = channel.declare_queue if kind == "queue" else channel.declare_exchange
+                    await look(name, passive=True, timeout=RPC_TIMEOUT_S)
+            except ChannelNotFoundEntity:  # which closes the channel
+                missing.append(f"{kind} {name}")
+            except ChannelAccessRefused:
+                pass
+    return missing
 
 
 @contextmanager

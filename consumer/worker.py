@@ -114,6 +114,11 @@ class Worker:
         except LINK_ERRORS as error:
             log.warning("ack.lost", error=type(error).__name__)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no message is being worked on."""
+        return not self._running
+
     async def drain(self) -> None:
         """Finish the calls that are begun; give up those that only wait for their turn."""
         self._draining = True

@@ -230,11 +230,13 @@ class Link:
 
 
 @asynccontextmanager
-async def linked(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Link]:
-    """Put a link in front of the server at *url*, perhaps one that speaks TLS."""
+async def linked(
+    url: str, tls: ssl.SSLContext | None = None, *, port: int = 0
+) -> AsyncIterator[Link]:
+    """Put a link in front of the server at *url*, perhaps at a port or one that speaks TLS."""
     proxy = Link(URL(url))
     proxy.flows.set()
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", ssl=tls)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", port, ssl=tls)
     port = server.sockets[0].getsockname()[1]
     proxy.url = str(URL(url).with_host("127.0.0.1").with_port(port))
     yield proxy
@@ -291,6 +293,7 @@ class Bench:
         topology = topology_of(settings)
         for queue in (topology.requests, topology.dead_letters, *topology.delays.values()):
             self.used.add(queue.name)
+        self.used.add(f"{settings.queue}.ledger")
         return settings
 
     @property

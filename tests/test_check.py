@@ -34,6 +34,19 @@ async def test_what_the_worker_will_declare_is_not_missing(bench: Bench) -> None
     assert "declares it" in found["queue not-there-yet"].detail
 
 
+async def test_what_is_missing_where_a_worker_has_run_is_wrong(bench: Bench) -> None:
+    await bench.channel.queue_delete(f"{bench.queue}.delay.2s")
+    await bench.channel.exchange_delete(bench.exchange)
+
+    found = await findings(bench)
+
+    assert found[f"queue {bench.queue}"].state == "ok"
+    for item in (f"queue {bench.queue}.delay.2s", f"exchange {bench.exchange}"):
+        assert found[item].state == "wrong"
+        assert "does not exist" in found[item].detail
+        assert "start a worker" in found[item].mend
+
+
 async def test_looking_declares_nothing_and_makes_no_ledger(bench: Bench, tmp_path: Path) -> None:
     await findings(bench, queue="not-there-yet", ledger_url=f"sqlite:///{tmp_path}/new.db")
 
@@ -116,6 +129,19 @@ async def test_dead_letters_and_workers_are_counted(bench: Bench) -> None:
     assert found["workers"].detail == "1 registered, 0 requests wait"
     assert (found["dead letters"].state, found["dead letters"].detail) == ("warning", "1")
     assert "dlq stats" in found["dead letters"].mend
+
+
+async def test_a_ledger_that_the_workers_do_not_use_is_named(bench: Bench, tmp_path: Path) -> None:
+    other = Ledger(f"sqlite:///{tmp_path}/other.db", bench.queue)
+    await other.open()
+    await other.close()
+
+    async with bench.running():
+        same = (await findings(bench))["ledger"]
+        found = (await findings(bench, ledger_url=f"sqlite:///{tmp_path}/other.db"))["ledger"]
+
+    assert same.state == "ok"
+    assert (found.state, "CALLS_LEDGER_URL" in found.mend) == ("wrong", True)
 
 
 async def test_a_broker_that_is_too_old_is_named(

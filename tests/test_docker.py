@@ -205,6 +205,7 @@ FORBIDDEN: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("basic_get", {"queue": "call.requested.delay.5s"}),
         ("queue_declare", {"queue": "", "exclusive": True}),
         ("queue_declare", {"queue": "call.requested.delay.7s", "durable": True}),
+        ("queue_declare", {"queue": "call.requested.ledgers", "durable": True}),
         ("queue_bind", {"queue": "call.requested.dlq", "exchange": "calls", "routing_key": "#"}),
         ("queue_purge", {"queue": "call.requested.dlq"}),
         ("queue_delete", {"queue": "call.requested"}),
@@ -250,6 +251,31 @@ async def test_a_worker_that_may_declare_finds_everything_as_it_would_declare_it
     node: PrivateNode,
 ) -> None:
     await declare(url_of(node, "guest"), TOPOLOGY)
+
+
+@needs_server
+async def test_who_may_not_make_the_lease_is_told_once_and_works(
+    node: PrivateNode, portal_url: str, call_consumer: Callable[..., Command]
+) -> None:
+    node.ctl("add_user", "poor", "poor-not-a-secret")
+    node.ctl("set_permissions", "-p", "calls", "poor", "^$", ".*", ".*")
+    command = call_consumer(
+        "run",
+        rabbitmq_url=url_of(node, "poor"),
+        bitrix24_url=portal_url,
+        declare=False,
+        default_line="reg151083",
+        http_port=0,
+    )
+    body = json.dumps(Bench.request("+12025550100")).encode()
+    async with asyncio.timeout(WITHIN_S), listening(url_of(node, "listener"), "calls") as events:
+        await publish_requests(url_of(node, "upstream"), "calls", [body])
+        event = await anext(events)
+    command.terminate()
+
+    assert await asyncio.to_thread(command.process.wait, 10) == 0
+    assert event["type"] == STARTED
+    assert [line["queue"] for line in command.log("lease.off")] == ["call.requested.ledger"]
 
 
 async def dead_letters(url: str, count: int) -> dict[str, DeadLetter]:

@@ -415,7 +415,7 @@ MISTAKES: dict[str, tuple[dict[str, object], str]] = {
 def test_a_wrong_set_up_is_one_clear_line(
     call_consumer: Callable[..., Command], settings: dict[str, object], line: str
 ) -> None:
-    command = call_consumer("run", **(SAFE | settings))
+    command = call_consumer("run", "--wait-s", "0", **(SAFE | settings))
 
     assert command.process.wait(20) in {1, 2}
     told = command.stderr.read_text()

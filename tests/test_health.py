@@ -13,10 +13,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from consumer import app as worker_app
-from consumer import metrics
-from consumer.app import App, NoConsumer
+from consumer import housekeeping, metrics
+from consumer.app import App
 from consumer.health import EVERYWHERE, LOOPBACK, listen
+from consumer.housekeeping import NoConsumer
 from consumer.messages import STARTED
 from consumer.sandbox import SandboxPortal
 from tests.conftest import Bench, Link
@@ -155,7 +155,7 @@ async def test_a_ledger_that_cannot_be_written_is_not_ready_and_nothing_is_diall
 async def test_while_nothing_can_be_published_no_more_is_taken(
     bench: Bench, port: int, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_app, "STUCK_PUBLISHING_S", 0.5)
+    monkeypatch.setattr(housekeeping, "STUCK_PUBLISHING_S", 0.5)
     full: dict[str, Any] = {"x-max-length": 0, "x-overflow": "reject-publish"}
     listener = await bench.channel.declare_queue(f"{bench.queue}.full", arguments=full)
     bench.used.add(listener.name)
@@ -177,12 +177,13 @@ async def test_while_nothing_can_be_published_no_more_is_taken(
 async def test_without_a_consumer_for_too_long_it_ends(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_app, "LONGEST_IDLE_S", 1.0)
+    monkeypatch.setattr(housekeeping, "LONGEST_IDLE_S", 1.0)
     app = App(bench.settings())
     running = asyncio.create_task(app.run())
     await bench.until(lambda: app.intake.consuming)
 
-    await bench.channel.queue_delete(bench.queue)
+    assert app.connection is not None
+    await app.connection.close()  # the client library does not come back from that
 
     with pytest.raises(NoConsumer):
         await running

@@ -104,7 +104,7 @@ async def test_what_was_not_begun_goes_back_when_the_intake_closes(
 async def test_a_listener_that_refuses_everything_neither_stops_nor_floods(
     bench: Bench, portal: SandboxPortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumer.app.STUCK_PUBLISHING_S", 1.0)
+    monkeypatch.setattr("consumer.housekeeping.STUCK_PUBLISHING_S", 1.0)
     full = f"{bench.queue}.full"
     bench.used.add(full)
     arguments: dict[str, str | int] = {"x-max-length": 1, "x-overflow": "reject-publish"}

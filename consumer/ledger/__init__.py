@@ -2,6 +2,6 @@
 
 from consumer.ledger.entry import Entry, State
 from consumer.ledger.ledger import Ledger
-from consumer.ledger.store import LedgerDown
+from consumer.ledger.store import LedgerDown, WrongLedger
 
-__all__ = ["Entry", "Ledger", "LedgerDown", "State"]
+__all__ = ["Entry", "Ledger", "LedgerDown", "State", "WrongLedger"]

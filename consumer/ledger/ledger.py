@@ -51,6 +51,8 @@ class Ledger:
         self._queue = queue
         self._digest_key = b""
         self._begun = False
+        self.identity = ""
+        """Tells this ledger from any other; known once it is open."""
 
     @property
     def place(self) -> str:
@@ -66,7 +68,10 @@ class Ledger:
         with metrics.LEDGER.labels("open").time():
             await self._store.open()
             await self._note_once("digest_key", secrets.token_bytes(32))
-            self._digest_key = (await self._about("digest_key"))["digest_key"]
+            await self._note_once("identity", secrets.token_hex(8).encode())
+            about = await self._about("digest_key", "identity")
+        self._digest_key = about["digest_key"]
+        self.identity = about["identity"].decode()
 
     async def begin(self) -> None:
         """Note that a worker with this ledger has received a message that nobody had before.
@@ -84,6 +89,12 @@ class Ledger:
             with metrics.LEDGER.labels("has_begun").time():
                 self._begun = bool(await self._about(f"begun {self._queue}"))
         return self._begun
+
+    async def begin_anew(self) -> None:
+        """Note that workers with another ledger have the queue, or had it until now."""
+        with metrics.LEDGER.labels("begin_anew").time():
+            await self._store.execute("DELETE FROM about WHERE name = $1", f"begun {self._queue}")
+        self._begun = False
 
     async def note_history_shown(self) -> None:
         """Note that the portal's call history has just shown a call of this queue's."""

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import asyncpg
 
-from consumer.ledger.store import MIGRATIONS, LedgerDown, Value, statements_since
+from consumer.ledger.store import MIGRATIONS, LedgerDown, Value, WrongLedger, statements_since
 from consumer.unreachable import cause_of
 
 SCHEMA = "call_consumer"
@@ -118,6 +118,11 @@ class PostgresStore:
             raise _down(error) from error
 
 
+_LASTING = (
+    asyncpg.InvalidAuthorizationSpecificationError,  # the password among them
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+)
 _FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
@@ -154,8 +159,9 @@ def _with_authorities(url: str) -> str:
 def _down(error: Exception) -> LedgerDown:
     match error:
         case asyncpg.PostgresError() | asyncpg.InterfaceError():
-            return LedgerDown(f"PostgreSQL: {type(error).__name__}: {error}".rstrip(": "))
+            kind = WrongLedger if isinstance(error, _LASTING) else LedgerDown
+            return kind(f"PostgreSQL: {type(error).__name__}: {error}".rstrip(": "))
         case OSError():  # an untrusted certificate among them, which is a ValueError too
             return LedgerDown(f"PostgreSQL: {type(error).__name__}: {cause_of(error)}")
         case _:  # a ValueError, which may quote a part of the address
-            return LedgerDown("PostgreSQL: CALLS_LEDGER_URL is no address that can be read")
+            return WrongLedger("PostgreSQL: CALLS_LEDGER_URL is no address that can be read")

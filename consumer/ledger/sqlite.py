@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from consumer.ledger.store import MIGRATIONS, LedgerDown, Value, statements_since
+from consumer.ledger.store import MIGRATIONS, LedgerDown, Value, WrongLedger, statements_since
 
 BUSY_S = 0.5
 """How long another process may hold the file; the event loop stands still meanwhile."""
+PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+"""Errors that may be over in a while: another process holds the file, the disk is full."""
 QUIET_TURNS = 4
 """Turns of the event loop without a further write, after which what waits is written.
 
@@ -134,7 +136,10 @@ class SqliteStore:
         try:
             yield
         except sqlite3.Error as error:
-            raise LedgerDown(f"{self.place}: {error}") from error
+            # The upper bits tell more than is needed.
+            passing = getattr(error, "sqlite_errorcode", 0) & 0xFF in PASSING
+            kind = LedgerDown if passing else WrongLedger
+            raise kind(f"{self.place}: {error}") from error
 
 
 def _touched(db: sqlite3.Connection, write: _Write) -> int | Exception:

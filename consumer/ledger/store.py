@@ -10,6 +10,10 @@ class LedgerDown(RuntimeError):
     """Raised when the ledger cannot be read or written; nothing may be dialled then."""
 
 
+class WrongLedger(LedgerDown):
+    """Raised when the ledger cannot be used as things are: to wait for it would be of no use."""
+
+
 class Store(Protocol):
     """A database. Each statement is a transaction of its own, durable when its method returns.
 
@@ -90,10 +94,10 @@ def statements_since(done: int, place: str) -> list[str]:
     """Return what is to be run where *done* of the migrations have been.
 
     Raises:
-        LedgerDown: More have run there than are known here.
+        WrongLedger: More have run there than are known here.
     """
     if done > len(MIGRATIONS):
-        raise LedgerDown(
+        raise WrongLedger(
             f"{place} was written by a newer version (schema {done}): upgrade this one"
         )
     return [s for script in MIGRATIONS[done:] for s in script.split(";") if s.strip()]

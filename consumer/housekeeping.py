@@ -1,0 +1,243 @@
+"""What a running worker does beside placing calls: watch, mend, measure, forget."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import NoReturn
+
+import structlog
+from aio_pika.abc import AbstractConnection
+
+from consumer import metrics
+from consumer.broker import LINK_ERRORS, NoBroker, connect, link_losses, plain_channel
+from consumer.intake import Intake
+from consumer.lease import Lease, OtherLedger
+from consumer.ledger import Ledger, LedgerDown
+from consumer.portal import Portal
+from consumer.publisher import Publisher
+from consumer.topology import Topology, WrongTopology, bind_over, declare_over, missing_from
+
+WATCH_S = 1.0
+TEND_S = 5.0
+TEND_WITHIN_S = 20.0
+MEASURE_S = 15.0
+DAY_S = 86_400
+STUCK_PUBLISHING_S = 60.0
+LONGEST_IDLE_S = 60.0
+"""Without a consumer for so long the process exits, so that its platform starts it anew."""
+RESTART_S = 1.0
+
+Job = Callable[[], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+
+
+class NoConsumer(RuntimeError):
+    """Raised when the broker has not let us consume for `LONGEST_IDLE_S`."""
+
+
+async def keep_running(name: str, job: Job) -> NoReturn:
+    """Run a job for ever, and begin it anew after an error that nobody has foreseen.
+
+    Raises:
+        NoConsumer: The job says that the process shall end.
+    """
+    while True:
+        try:
+            await job()
+        except NoConsumer:
+            raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling() > 0:
+                raise
+            log.error("worker.bug", job=name, error="CancelledError")  # noqa: TRY400  # no traceback
+        except Exception:
+            log.exception("worker.bug", job=name)
+        await asyncio.sleep(RESTART_S)
+
+
+class Housekeeping:
+    """The jobs beside the calls.
+
+    Args:
+        url: The broker.
+        intake: Held while messages must not be taken.
+        publisher: Kept connected, and asked for the queues' depths.
+        ledger: Forgets what was settled long ago.
+        portal: Tells the operating time used.
+        topology: Seen to be there.
+        lease: Seen to be ours.
+        connection: The one that messages are taken over.
+        is_idle: Whether no message is being worked on.
+        declares: Whether to declare what is missing, or only to say so.
+        retention_days: How long the ledger remembers what is settled.
+    """
+
+    def __init__(  # noqa: PLR0913  # it looks after everything
+        self,
+        *,
+        url: str,
+        intake: Intake,
+        publisher: Publisher,
+        ledger: Ledger,
+        portal: Portal,
+        topology: Topology,
+        lease: Lease,
+        connection: Callable[[], AbstractConnection | None],
+        is_idle: Callable[[], bool],
+        declares: bool,
+        retention_days: int,
+    ) -> None:
+        self._url = url
+        self._intake = intake
+        self._publisher = publisher
+        self._ledger = ledger
+        self._portal = portal
+        self._topology = topology
+        self._lease = lease
+        self._connection = connection
+        self._is_idle = is_idle
+        self._declares = declares
+        self._retention_days = retention_days
+        self._starved = False
+        self.troubles: dict[str, str] = {}
+        """What keeps us from taking messages, in words, by the reason that the intake is held."""
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """What is to be run for ever, by name."""
+        return {
+            "watch": self._watch,
+            "tend": self._tend,
+            "measure": self._measure,
+            "forget": self._forget,
+        }
+
+    async def _watch(self) -> None:
+        """Stop taking messages while none can be published; end when none can be taken."""
+        idle_since: float | None = None
+        while True:
+            await asyncio.sleep(WATCH_S)
+            metrics.CONSUMING.set(self._intake.consuming)
+            if self._publisher.stuck_s > STUCK_PUBLISHING_S:
+                self._intake.hold("publishing")
+            elif self._publisher.stuck_s == 0:
+                self._intake.release("publishing")
+            if not self._lease.valid:
+                self._hold("lease", "the lease on the broker could not be renewed")
+            if not self._publisher.connected:
+                with suppress(*LINK_ERRORS):
+                    await self._publisher.connect()
+            # While the broker is away a new process would not get on either.
+            reachable = self._publisher.connected
+            if self._intake.consuming or self._intake.held_by or not reachable:
+                idle_since = None
+            elif idle_since is None:
+                idle_since = time.monotonic()
+            elif time.monotonic() - idle_since > LONGEST_IDLE_S:
+                raise NoConsumer("no consumer is registered, though the broker answers")
+
+    async def _tend(self) -> None:
+        """See that the broker has what we need, and that no other ledger is in use."""
+        next_at = 0.0
+        while True:
+            lost = not self._intake.consuming and not self._intake.held_by
+            if lost or self.troubles or time.monotonic() >= next_at:
+                for step in (self._tend_topology, self._tend_lease):
+                    with suppress(LedgerDown, *LINK_ERRORS):  # what is there cannot be told now
+                        async with asyncio.timeout(TEND_WITHIN_S):
+                            with link_losses():
+                                await step()
+                next_at = time.monotonic() + TEND_S
+            await asyncio.sleep(WATCH_S)
+
+    async def _tend_topology(self) -> None:
+        connection = self._connection() if self._intake.consuming else None
+        if connection is not None:
+            await self._see_topology(connection)
+            return
+        # The connection that we consume over does not come back while its queue is missing.
+        async with await connect(self._url, "topology") as connection:
+            await self._see_topology(connection)
+
+    async def _see_topology(self, connection: AbstractConnection) -> None:
+        missing = await missing_from(connection, self._topology)
+        try:
+            if missing:
+                await self._declare(connection, missing)
+            elif self._declares:
+                await bind_over(connection, self._topology)
+        except WrongTopology as error:
+            self._hold("topology", str(error))
+        else:
+            self._release("topology")
+
+    async def _tend_lease(self) -> None:
+        connection = self._connection()
+        if connection is None:
+            raise NoBroker("there is no connection")
+        try:
+            await self._lease.renew(connection)
+        except OtherLedger as error:
+            self._hold("lease", str(error))
+        else:
+            self._release("lease")
+
+    async def _declare(self, connection: AbstractConnection, missing: list[str]) -> None:
+        if not self._declares:
+            verb, them = ("is", "it") if len(missing) == 1 else ("are", "them")
+            text = f"{' and '.join(missing)} {verb} missing on the broker: declare {them}"
+            raise WrongTopology(text)
+        async with plain_channel(connection) as channel:
+            await declare_over(channel, self._topology)
+        log.warning("topology.declared", was_missing=missing)
+        if self._intake.consuming and f"queue {self._topology.requests.name}" in missing:
+            self._intake.renew()  # RabbitMQ 3.10 does not tell a consumer of so short an absence
+
+    def _hold(self, reason: str, trouble: str) -> None:
+        if self.troubles.get(reason) != trouble:
+            log.error("worker.held", reason=reason, why=trouble)
+        self.troubles[reason] = trouble
+        self._intake.hold(reason)
+
+    def _release(self, reason: str) -> None:
+        self.troubles.pop(reason, None)
+        self._intake.release(reason)
+
+    async def _measure(self) -> None:
+        """Measure now and then what no event tells: queue depths, the oldest dead letter."""
+        while True:
+            with suppress(LedgerDown, *LINK_ERRORS):
+                found = await self._publisher.depths(self._topology.names)
+                for name, messages in found.items():
+                    metrics.QUEUE_MESSAGES.labels(name).set(messages)
+                self._see_that_we_are_fed(found[self._topology.requests.name])
+                letters = found[self._topology.dead_letters.name]
+                oldest = await self._ledger.oldest_failure() if letters else 0.0
+                metrics.OLDEST_DEAD_LETTER.set(oldest)
+            if self._portal.usage is not None:
+                metrics.OPERATING.set(self._portal.usage.operating_s)
+            await asyncio.sleep(MEASURE_S)
+
+    def _see_that_we_are_fed(self, waiting: int) -> None:
+        """Consume anew where requests wait, this worker is idle, and it was so the last time.
+
+        RabbitMQ 3.10 feeds nothing to a consumer whose queue was deleted and declared again at
+        once, and does not tell it. A standby does no harm by it.
+        """
+        starved = waiting > 0 and self._intake.consuming and self._is_idle()
+        if starved and self._starved:
+            self._intake.renew()
+            log.debug("intake.renewed", waiting=waiting)
+        self._starved = starved and not self._starved
+
+    async def _forget(self) -> None:
+        """Let the ledger forget once a day what was settled long ago."""
+        while True:
+            before = time.time() - self._retention_days * DAY_S
+            with suppress(LedgerDown):
+                if forgotten := await self._ledger.forget_closed(before):
+                    log.info("ledger.forgot", requests=forgotten)
+            await asyncio.sleep(DAY_S)

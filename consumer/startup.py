@@ -1,0 +1,79 @@
+"""The steps of a start, each tried until it works: broker and ledger may come later than we do."""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from consumer.broker import LINK_BROKE, LINK_ERRORS, LoginRefused, NoBroker
+from consumer.lease import OtherLedger
+from consumer.ledger import LedgerDown, WrongLedger
+from consumer.topology import WrongTopology
+
+RETRY_S = 1.0
+FIRST_SILENCE_S = 10.0
+LONGEST_SILENCE_S = 300.0
+LASTING = (LoginRefused, WrongTopology, WrongLedger)
+"""What no waiting mends."""
+
+log = structlog.get_logger(__name__)
+
+
+class Startup:
+    """Takes one step after the other.
+
+    Args:
+        wait_s: How long to try altogether; 0 to try each step once.
+    """
+
+    def __init__(self, wait_s: float = math.inf) -> None:
+        self._wait_s = wait_s
+        self._began = time.monotonic()
+        self._silence_s = 0.0
+        self._said_at = -math.inf
+        self.waits_for: str | None = None
+        """Which step has failed, until it works."""
+        self.why = ""
+        """What went wrong with it."""
+
+    async def take(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
+        """Take a step, again and again until it works.
+
+        Raises:
+            NoBroker, LedgerDown, OtherLedger: It did not in time.
+            LoginRefused, WrongTopology, WrongLedger: It never will.
+        """
+        while True:
+            try:
+                await step()
+            except LASTING:
+                raise
+            except (LedgerDown, OtherLedger, *LINK_ERRORS) as error:
+                self.waits_for, self.why = what, _words(error)
+                if time.monotonic() - self._began >= self._wait_s:
+                    raise _named(error) from None
+                self._say()
+                await asyncio.sleep(RETRY_S)
+            else:
+                self.waits_for = None
+                return
+
+    def _say(self) -> None:
+        """Log what is waited for, less and less often."""
+        if time.monotonic() - self._said_at >= self._silence_s:
+            log.warning("worker.waiting", what=self.waits_for, why=self.why)
+            self._said_at = time.monotonic()
+            self._silence_s = min(max(self._silence_s * 2, FIRST_SILENCE_S), LONGEST_SILENCE_S)
+
+
+def _words(error: Exception) -> str:
+    return str(_named(error))
+
+
+def _named(error: Exception) -> Exception:
+    """Give an error of a client library the name that commands know."""
+    if isinstance(error, NoBroker | LedgerDown | OtherLedger):
+        return error
+    return NoBroker(f"{LINK_BROKE} ({type(error).__name__}): see CALLS_RABBITMQ_URL")
