@@ -21,7 +21,6 @@ import yaml
 
 from consumer import metrics
 from consumer.demo import requests
-from consumer.sandbox import SandboxPortal
 from tests.conftest import WITHIN_S, Bench, Command
 
 ROOT = Path(__file__).parents[1]
@@ -303,7 +302,6 @@ def filled_in(expression: str) -> str:
 
 async def test_after_a_tour_no_panel_is_empty_and_no_alert_is_raised(
     bench: Bench,
-    portal: SandboxPortal,
     call_consumer: Callable[..., Command],
     worker_port: int,
     prometheus: Prometheus,
