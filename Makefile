@@ -28,7 +28,7 @@ test: $(READY) ## Run the tests, with coverage (ARGS=... goes to pytest)
 	@$(BIN)/coverage run -m pytest --numprocesses 6 $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
-	@$(BIN)/coverage report --fail-under=100 --include='consumer/decision.py,consumer/reconciliation.py,consumer/answers.py,consumer/steps.py'
+	@$(BIN)/coverage report --fail-under=100 --include='consumer/decision.py,consumer/reconciliation.py,consumer/bitrix24/errors.py,consumer/bitrix24/responses.py,consumer/steps.py'
 
 faults: $(READY) ## Kill, cut, freeze and fill up everything, and account for each request (25 minutes; ARGS=--slice: 6)
 	@$(BIN)/python -m tests.faults $(ARGS)
@@ -37,7 +37,7 @@ ship: $(READY) ## Build the image, start all of docker/compose.yaml, and test bo
 	@$(BIN)/python -m pytest -rs tests/ship $(ARGS)
 
 bench: $(READY) ## Measure against aio-pika + httpx by hand and Celery, in turn (a quarter of an hour; ARGS=--help)
-	@$(BIN)/python -m tests.bench $(ARGS)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 lint: $(READY) ## Check style and formatting
 	@$(BIN)/ruff check

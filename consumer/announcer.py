@@ -23,8 +23,8 @@ from consumer.messages import (
     rfc3339,
     to_json,
 )
-from consumer.publisher import Publisher, build_message
-from consumer.topology import Topology
+from consumer.rabbitmq.publisher import Publisher, build_message
+from consumer.rabbitmq.topology import Topology
 
 GRACE_S = 0.5
 

@@ -16,8 +16,19 @@ from faststream.rabbit import Channel, RabbitBroker, RabbitMessage, RabbitQueue
 from faststream.rabbit.subscriber import RabbitSubscriber
 
 from consumer.announcer import Announcer
-from consumer.answers import read_answer
-from consumer.broker import (
+from consumer.bitrix24.portal import Portal
+from consumer.bitrix24.responses import read_response
+from consumer.caller import Caller
+from consumer.decision import Refused, Unavailable
+from consumer.health import Part, serve
+from consumer.housekeeping import Housekeeping, keep_running
+from consumer.ledger import Ledger
+from consumer.ledger.ages import Ages
+from consumer.ledger.recovery import Recovery
+from consumer.limits.circuit_breaker import CircuitBreaker, Kind
+from consumer.limits.rate_limiter import RateLimiter
+from consumer.processor import Processor, Rules
+from consumer.rabbitmq.connection import (
     CONNECT_TIMEOUT_S,
     NoBroker,
     RobustConnection,
@@ -25,25 +36,13 @@ from consumer.broker import (
     link_losses,
     why_lost,
 )
-from consumer.caller import Caller
-from consumer.decision import Refused, Unavailable
-from consumer.health import Part, serve
-from consumer.housekeeping import Housekeeping, keep_running
-from consumer.intake import Intake
-from consumer.lease import Lease
-from consumer.ledger import Ledger
-from consumer.ledger.ages import Ages
-from consumer.ledger.recovery import Recovery
-from consumer.limits.circuit_breaker import CircuitBreaker, Kind
-from consumer.limits.rate_limiter import RateLimiter
-from consumer.messages import Defaults
-from consumer.portal import Portal
-from consumer.processor import Processor, Rules
-from consumer.publisher import Publisher
+from consumer.rabbitmq.lease import Lease
+from consumer.rabbitmq.publisher import Publisher
+from consumer.rabbitmq.subscription import Intake
+from consumer.rabbitmq.topology import Topology, declare, explained, topology_of
 from consumer.reconciler import Reconciler
 from consumer.settings import Settings, service_variables
 from consumer.startup import Startup
-from consumer.topology import Topology, build_topology, declare, explained
 from consumer.worker import Worker
 
 RECONNECT_S = 1.0
@@ -120,7 +119,7 @@ class App:
             intake=self.intake,
             rate_limiter=self._rate_limiter,
             breaker=self.breaker,
-            defaults=defaults_of(settings),
+            defaults=settings.request_defaults,
         )
         self.lease = Lease(self._url, settings.queue, self.ledger)
         self._housekeeping = Housekeeping(
@@ -218,8 +217,8 @@ class App:
         status, body = answer
         if kind == "doubt":
             return status in {502, 504}
-        outcome = read_answer(status, body)
-        return isinstance(outcome, Refused | Unavailable) and outcome.code.upper() in codes
+        outcome = read_response(status, body)
+        return isinstance(outcome, Refused | Unavailable) and outcome.failure.code.upper() in codes
 
     def parts(self) -> dict[str, Part]:
         """Say how the parts are that readiness depends on."""
@@ -279,16 +278,6 @@ class App:
             await _within(LAST_S, "connection", self.connection.close())
         await _within(STOP_LINKS_S, "ledger", self.ledger.close())
         log.info("worker.stopped")
-
-
-def topology_of(settings: Settings) -> Topology:
-    """Return exchange and queues as the settings name them."""
-    return build_topology(settings.exchange, settings.queue, settings.retry_delays_s)
-
-
-def defaults_of(settings: Settings) -> Defaults:
-    """Return what requests need not say."""
-    return Defaults(settings.default_line, settings.default_voice, settings.default_region)
 
 
 async def _within(limit_s: float, part: str, step: Coroutine[Any, Any, object]) -> bool:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import structlog
 
 from consumer import metrics
+from consumer.bitrix24.errors import code_label
+from consumer.bitrix24.portal import Portal
 from consumer.decision import (
     Decision,
+    Failure,
     Outcome,
     Placed,
     Reconcile,
@@ -21,7 +24,6 @@ from consumer.decision import (
 from consumer.limits.circuit_breaker import Call, CircuitBreaker
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import CallRequested
-from consumer.portal import Portal
 
 LONGEST_BLOCK_S = 60.0
 """The longest wait for operating time to drop out: the portal keeps its accounts by the minute."""
@@ -103,7 +105,7 @@ class Caller:
         """
         with metrics.IN_FLIGHT.track_inprogress(), metrics.API.time():
             outcome = await self._place(call, send_before)
-        code = "" if isinstance(outcome, Placed) else metrics.bounded(outcome.code)
+        code = "" if isinstance(outcome, Placed) else code_label(outcome.failure.code)
         metrics.CALLS.labels(type(outcome).__name__.lower(), code).inc()
         self._slow_down(outcome)
         begun = Call(call.request_id, call.from_line, turn.epoch)
@@ -122,7 +124,9 @@ class Caller:
         except Exception as error:
             # Whatever went wrong here, the phone may be ringing: the ledger has to know.
             log.exception("call.bug")
-            return Unsure("WORKER_ERROR", f"the answer could not be read ({type(error).__name__})")
+            return Unsure(
+                Failure("WORKER_ERROR", f"the answer could not be read ({type(error).__name__})")
+            )
 
     def _slow_down(self, outcome: Outcome) -> None:
         """Wait where the portal says that we are too fast, or soon will be.
@@ -134,7 +138,7 @@ class Caller:
             self._block(usage.reset_at - time.time())
         if isinstance(outcome, Unavailable) and not outcome.counts:
             self._rate_limiter.empty()
-            if outcome.code.upper() == "OPERATION_TIME_LIMIT":
+            if outcome.failure.code.upper() == "OPERATION_TIME_LIMIT":
                 reset_s = usage.reset_at - time.time() if usage is not None else 0.0
                 self._block(reset_s if reset_s > 0 else LONGEST_BLOCK_S)
 

@@ -40,42 +40,24 @@ class Unavailable:
         retry_after_s: The shortest wait the other side asked for, in seconds.
     """
 
-    code: str
-    description: str
-    http_status: int | None = None
+    failure: Failure
     counts: bool = True
     retry_after_s: float = 0.0
-
-    @property
-    def failure(self) -> Failure:
-        return Failure(self.code, self.description, self.http_status)
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The portal understood and will say no however often we ask."""
 
-    code: str
-    description: str
-    http_status: int | None = None
-    whose: Scope = "request"
-
-    @property
-    def failure(self) -> Failure:
-        return Failure(self.code, self.description, self.http_status)
+    failure: Failure
+    scope: Scope = "request"
 
 
 @dataclass(frozen=True, slots=True)
 class Unsure:
     """The phone may be ringing: the answer was lost, or does not tell."""
 
-    code: str
-    description: str
-    http_status: int | None = None
-
-    @property
-    def failure(self) -> Failure:
-        return Failure(self.code, self.description, self.http_status)
+    failure: Failure
 
 
 Outcome = Placed | Unavailable | Refused | Unsure

@@ -10,13 +10,19 @@ import structlog
 from aio_pika.abc import AbstractConnection
 
 from consumer import metrics
-from consumer.broker import LINK_ERRORS, NoBroker, connect, link_losses, plain_channel
-from consumer.intake import Intake
-from consumer.lease import Lease, OtherLedger
+from consumer.bitrix24.portal import Portal
 from consumer.ledger import Ledger, LedgerDown
-from consumer.portal import Portal
-from consumer.publisher import Publisher
-from consumer.topology import Topology, WrongTopology, bind_over, declare_over, missing_from
+from consumer.rabbitmq.connection import LINK_ERRORS, NoBroker, connect, link_losses, plain_channel
+from consumer.rabbitmq.lease import Lease, OtherLedger
+from consumer.rabbitmq.publisher import Publisher
+from consumer.rabbitmq.subscription import Intake
+from consumer.rabbitmq.topology import (
+    Topology,
+    WrongTopology,
+    bind_over,
+    declare_over,
+    missing_from,
+)
 
 WATCH_S = 1.0
 TEND_S = 5.0

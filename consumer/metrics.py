@@ -1,15 +1,10 @@
 """What is counted and measured; `/metrics` shows it. Base units, and no label without bounds."""
 
-import re
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from consumer.answers import ANSWERS
-
 REGISTRY = CollectorRegistry()
-_KNOWN_CODES = {answer.code.upper() for answer in ANSWERS} | {"RESULT_FALSE", "UNREADABLE_ANSWER"}
-_OURS = re.compile(r"HTTP_\d{3}|(CONNECT|READ|WRITE|REMOTE|LOCAL|PROXY)[A-Z_]{1,30}|TIMEOUT_ERROR")
 _WAITS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 14400, 86400)
 
 CALLS = Counter(
@@ -106,9 +101,3 @@ LEDGER = Histogram(
 )
 BUILD = Info("call_consumer_build", "The version that runs.", registry=REGISTRY)
 BUILD.info({"version": version("call-consumer")})
-
-
-def bounded(code: str) -> str:
-    """Return *code* if it is one that we know, else ``other``: a label must not grow for ever."""
-    upper = code.upper()
-    return upper if upper in _KNOWN_CODES or _OURS.fullmatch(upper) else "other"

@@ -12,7 +12,8 @@ import structlog
 
 from consumer import metrics
 from consumer.announcer import Announcer
-from consumer.answers import REPORTED_FAILURES
+from consumer.bitrix24.errors import REPORTED_FAILURES
+from consumer.bitrix24.portal import CONNECT_TIMEOUT_S
 from consumer.caller import Caller
 from consumer.decision import Announce, Fail, Failure, Reconcile, Retry
 from consumer.delivery import Delivery
@@ -20,7 +21,6 @@ from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
 from consumer.messages import CallRequested, Invalid
-from consumer.portal import CONNECT_TIMEOUT_S
 from consumer.reconciler import Reconciler
 from consumer.reconciliation import Doubt, LookUpFailed, NotFound, reconcile
 from consumer.steps import (

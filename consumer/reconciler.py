@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from consumer.history import Page, Row, Wanted, by_call_id
+from consumer.bitrix24.call_history import Page, Row, Wanted, by_call_id
+from consumer.bitrix24.portal import Portal
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import CallRequested
-from consumer.portal import Portal
 from consumer.reconciliation import (
     Ambiguous,
     Found,

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from consumer.addresses import AmqpUrls, LedgerUrl, PortalUrl, is_loopback
+from consumer.messages import Defaults
 
 PREFIX = "CALLS_"
 Secret = Literal["rabbitmq_url", "bitrix24_url"]
@@ -144,6 +145,11 @@ class Settings(BaseModel):
                 "CALLS_BITRIX24_URL: would send the secret unencrypted: write https, "
                 "or set CALLS_ALLOW_HTTP=true for a mock"
             )
+
+    @property
+    def request_defaults(self) -> Defaults:
+        """What requests need not say."""
+        return Defaults(self.default_line, self.default_voice, self.default_region)
 
     def needed(self, field: Secret) -> str:
         """Return a secret that the caller cannot do without.

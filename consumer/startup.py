@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from consumer.broker import LINK_BROKE, LINK_ERRORS, LoginRefused, NoBroker
-from consumer.lease import OtherLedger
 from consumer.ledger import LedgerDown, WrongLedger
-from consumer.topology import WrongTopology
+from consumer.rabbitmq.connection import LINK_BROKE, LINK_ERRORS, LoginRefused, NoBroker
+from consumer.rabbitmq.lease import OtherLedger
+from consumer.rabbitmq.topology import WrongTopology
 
 RETRY_S = 1.0
 FIRST_SILENCE_S = 10.0

@@ -11,13 +11,13 @@ import structlog
 from faststream.rabbit import RabbitMessage
 
 from consumer.announcer import Announcer
-from consumer.broker import LINK_ERRORS, link_losses
 from consumer.caller import GivenBack
 from consumer.delivery import Delivery, Identity, Unreadable, read_delivery
 from consumer.limits.circuit_breaker import Call, CircuitBreaker
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import Defaults
 from consumer.processor import Processor
+from consumer.rabbitmq.connection import LINK_ERRORS, link_losses
 
 REMEMBERED = 1000
 

@@ -22,13 +22,13 @@ import pytest
 import uvicorn
 from yarl import URL
 
-from consumer import devbroker
-from consumer.app import App, topology_of
+from consumer.app import App
+from consumer.demo import broker as devbroker
 from consumer.ledger import Ledger
 from consumer.messages import FAILED, REQUESTED, STARTED
+from consumer.rabbitmq.topology import declare, topology_of
 from consumer.sandbox import SandboxPortal, Switches, create_app
 from consumer.settings import Settings
-from consumer.topology import declare
 from tests.postgres import NoPostgres, postgres
 
 if TYPE_CHECKING:

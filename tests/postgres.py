@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from consumer.devbroker import NoBroker, Say, docker_answers, end_of, install, to_stderr
-from consumer.privatenode import free_ports
+from consumer.demo.broker import NoBroker, Say, docker_answers, end_of, install, to_stderr
+from consumer.demo.private_node import free_ports
 
 IMAGE = "postgres:17-alpine"
 WITHIN_S = 60.0

@@ -13,7 +13,7 @@ from consumer.announcer import Announcer
 from consumer.delivery import Unreadable
 from consumer.ledger import Entry
 from consumer.messages import Invalid, Trail
-from consumer.topology import build_topology
+from consumer.rabbitmq.topology import build_topology
 from tests.fakes import NUMBER, delivery
 
 if TYPE_CHECKING:

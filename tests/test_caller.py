@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from consumer.answers import Usage
+from consumer.bitrix24.responses import Usage
 from consumer.caller import LONGEST_BLOCK_S, Caller, GivenBack
 from consumer.decision import (
     Announce,
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from consumer.messages import CallRequested
 
 NOW = 1_790_000_000.0
-REVOKED = Refused("INVALID_CREDENTIALS", "", 401, "portal")
-TOO_LONG = Unavailable("OPERATION_TIME_LIMIT", "", 429, counts=False)
+REVOKED = Refused(Failure("INVALID_CREDENTIALS", "", 401), "portal")
+TOO_LONG = Unavailable(Failure("OPERATION_TIME_LIMIT", "", 429), counts=False)
 
 
 @dataclass
@@ -101,8 +101,11 @@ def phone() -> Phone:
 DECISIONS: dict[str, tuple[Outcome, Decision]] = {
     "placed": (Placed("c1"), Announce("c1")),
     "refused": (REVOKED, Fail("refused", REVOKED.failure)),
-    "unavailable": (Unavailable("HTTP_503", "", 503), Retry(5, 2, Failure("HTTP_503", "", 503))),
-    "unsure": (Unsure("READ_TIMEOUT", ""), Reconcile(5, Failure("READ_TIMEOUT", ""))),
+    "unavailable": (
+        Unavailable(Failure("HTTP_503", "", 503)),
+        Retry(5, 2, Failure("HTTP_503", "", 503)),
+    ),
+    "unsure": (Unsure(Failure("READ_TIMEOUT", "")), Reconcile(5, Failure("READ_TIMEOUT", ""))),
 }
 
 

@@ -19,8 +19,8 @@ from consumer.decision import (
 
 DELAYS_S = (5, 30, 300)
 
-DOWN = Unavailable("HTTP_503", "no error code", 503)
-TOO_FAST = Unavailable("QUERY_LIMIT_EXCEEDED", "Too many requests", 503, counts=False)
+DOWN = Unavailable(Failure("HTTP_503", "no error code", 503))
+TOO_FAST = Unavailable(Failure("QUERY_LIMIT_EXCEEDED", "Too many requests", 503), counts=False)
 
 DECISIONS: dict[str, tuple[Outcome, int, Decision]] = {
     "placed": (Placed("c1"), 1, Announce("c1")),
@@ -35,22 +35,22 @@ DECISIONS: dict[str, tuple[Outcome, int, Decision]] = {
         Fail("exhausted", Failure("HTTP_503", "no error code", 503)),
     ),
     "not reached": (
-        Unavailable("CONNECT_ERROR", "the portal could not be reached"),
+        Unavailable(Failure("CONNECT_ERROR", "the portal could not be reached")),
         1,
         Retry(5, 2, Failure("CONNECT_ERROR", "the portal could not be reached")),
     ),
     "asked to wait longer": (
-        Unavailable("HTTP_503", "", 503, retry_after_s=120.0),
+        Unavailable(Failure("HTTP_503", "", 503), retry_after_s=120.0),
         1,
         Retry(120.0, 2, Failure("HTTP_503", "", 503)),
     ),
     "asked to wait less": (
-        Unavailable("HTTP_503", "", 503, retry_after_s=1.0),
+        Unavailable(Failure("HTTP_503", "", 503), retry_after_s=1.0),
         2,
         Retry(30, 3, Failure("HTTP_503", "", 503)),
     ),
     "asked to wait after the last attempt": (
-        Unavailable("HTTP_503", "", 503, retry_after_s=120.0),
+        Unavailable(Failure("HTTP_503", "", 503), retry_after_s=120.0),
         4,
         Fail("exhausted", Failure("HTTP_503", "", 503)),
     ),
@@ -65,27 +65,27 @@ DECISIONS: dict[str, tuple[Outcome, int, Decision]] = {
         Retry(5, 4, Failure("QUERY_LIMIT_EXCEEDED", "Too many requests", 503)),
     ),
     "too fast, asked to wait longer": (
-        Unavailable("OPERATION_TIME_LIMIT", "", 429, counts=False, retry_after_s=60.0),
+        Unavailable(Failure("OPERATION_TIME_LIMIT", "", 429), counts=False, retry_after_s=60.0),
         4,
         Retry(60.0, 4, Failure("OPERATION_TIME_LIMIT", "", 429)),
     ),
     "refused": (
-        Refused("ERROR_CORE", "Phone number is not correct", 400),
+        Refused(Failure("ERROR_CORE", "Phone number is not correct", 400)),
         1,
         Fail("refused", Failure("ERROR_CORE", "Phone number is not correct", 400)),
     ),
     "refused by the whole portal": (
-        Refused("NO_AUTH_FOUND", "", 401, "portal"),
+        Refused(Failure("NO_AUTH_FOUND", "", 401), "portal"),
         4,
         Fail("refused", Failure("NO_AUTH_FOUND", "", 401)),
     ),
     "unsure, first attempt": (
-        Unsure("READ_TIMEOUT", "no answer"),
+        Unsure(Failure("READ_TIMEOUT", "no answer")),
         1,
         Reconcile(5, Failure("READ_TIMEOUT", "no answer")),
     ),
     "unsure, last attempt": (
-        Unsure("HTTP_502", "", 502),
+        Unsure(Failure("HTTP_502", "", 502)),
         4,
         Reconcile(5, Failure("HTTP_502", "", 502)),
     ),

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from consumer import housekeeping, metrics
 from consumer.app import App
+from consumer.bitrix24.errors import code_label
 from consumer.health import EVERYWHERE, LOOPBACK, listen
 from consumer.housekeeping import NoConsumer
 from consumer.messages import STARTED
@@ -235,9 +236,9 @@ async def test_the_metrics_count_what_happened_and_name_nobody(
 
 @pytest.mark.parametrize("code", ["ANYTHING_NEW", "HTTP_5021", "x" * 200])
 def test_a_code_that_nobody_knows_makes_no_label(code: str) -> None:
-    assert metrics.bounded(code) == "other"
+    assert code_label(code) == "other"
 
 
 @pytest.mark.parametrize("code", ["expired_token", "HTTP_502", "READ_TIMEOUT", "CONNECT_ERROR"])
 def test_a_code_that_is_known_is_its_own_label(code: str) -> None:
-    assert metrics.bounded(code) == code.upper()
+    assert code_label(code) == code.upper()

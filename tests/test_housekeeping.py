@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from consumer.housekeeping import NoConsumer, keep_running
 from consumer.messages import REQUESTED
-from consumer.topology import declare
+from consumer.rabbitmq.topology import declare
 
 if TYPE_CHECKING:
     from tests.conftest import Bench, Link

@@ -2,9 +2,9 @@
 
 import pytest
 
-from consumer.answers import ANSWERS, Answer, advice_for
+from consumer.bitrix24.errors import KNOWN_ERRORS, KnownError, advice_for
+from consumer.bitrix24.portal import _redact, _secret_parts
 from consumer.masking import masked
-from consumer.portal import _redact, _secret_parts
 
 NUMBER = "+12025550123"
 TEXT = "Your appointment is at nine on Monday, please come"
@@ -34,8 +34,8 @@ def test_what_is_hidden_is_starred_and_words_stay_words(hidden: str, told: str, 
     assert masked(told, [hidden]) == shown
 
 
-@pytest.mark.parametrize("answer", ANSWERS, ids=lambda a: f"{a.code} {a.description}")
-def test_no_text_changes_what_the_portal_is_known_to_say(answer: Answer) -> None:
+@pytest.mark.parametrize("answer", KNOWN_ERRORS, ids=lambda a: f"{a.code} {a.description}")
+def test_no_text_changes_what_the_portal_is_known_to_say(answer: KnownError) -> None:
     for text in ("e", "is", *answer.description.split(), answer.description, answer.code):
         description = _redact(answer.description, (NUMBER, text))
         code = _redact(answer.code, (NUMBER, text))

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from consumer.app import App
-from consumer.deadletters import Choice, Replay, look, send_back
 from consumer.ledger import Ledger, LedgerDown
 from consumer.limits import circuit_breaker
+from consumer.operations.dead_letters import Choice, Replay, look, send_back
 from tests.conftest import Bench, ForeignPortal
 
 if TYPE_CHECKING:
@@ -511,7 +511,7 @@ async def test_whatever_fails_on_an_answer_is_a_doubt_and_pauses(
     def fails(*_: object) -> None:
         raise OverflowError("date value out of range")
 
-    monkeypatch.setattr("consumer.portal.read_answer", fails)
+    monkeypatch.setattr("consumer.bitrix24.portal.read_response", fails)
     async with bench.running(bitrix24_url=foreign.url, pause_after=3, concurrency=1) as app:
         ids = [await bench.ask(f"+1202555{1000 + n}") for n in range(12)]
         await bench.until(lambda: app.breaker.is_open)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from consumer.history import Page, Row
+from consumer.bitrix24.call_history import Page, Row
 from consumer.ledger import Entry, Ledger
 from consumer.reconciler import NEARBY_S, WINDOW_MARGIN_S, Reconciler
 from consumer.reconciliation import (

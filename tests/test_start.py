@@ -13,8 +13,8 @@ import pytest
 from yarl import URL
 
 from consumer.app import App
-from consumer.broker import NoBroker
 from consumer.ledger import LedgerDown, WrongLedger
+from consumer.rabbitmq.connection import NoBroker
 from consumer.startup import Startup
 from tests.conftest import linked
 

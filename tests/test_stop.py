@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from consumer import devbroker
+from consumer.demo import broker as devbroker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

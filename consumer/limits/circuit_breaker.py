@@ -71,20 +71,19 @@ def fault_of(outcome: Outcome, *, on_default_line: bool) -> Fault | None:
     match outcome:
         case Placed():
             return None
-        case Refused(code, whose="portal"):
-            return Fault("refused", code.upper())
-        case Refused(code, whose="rented lines"):
-            return Fault("refused", code.upper(), "rented")
-        case Refused(code, whose="line") if on_default_line:
-            return Fault("refused", code.upper(), "default")
+        case Refused(failure, "portal"):
+            return Fault("refused", failure.code.upper())
+        case Refused(failure, "rented lines"):
+            return Fault("refused", failure.code.upper(), "rented")
+        case Refused(failure, "line") if on_default_line:
+            return Fault("refused", failure.code.upper(), "default")
         case Refused():
             return None
-        case Unavailable(code, counts=False):
-            return Fault("rate", code.upper(), retry_after_s=outcome.retry_after_s)
-        case Unavailable(code):
-            return Fault("connection", code.upper(), retry_after_s=outcome.retry_after_s)
-        case Unsure(code):
-            return Fault("doubt", code.upper())
+        case Unavailable(failure, counts, retry_after_s):
+            kind: Kind = "connection" if counts else "rate"
+            return Fault(kind, failure.code.upper(), retry_after_s=retry_after_s)
+        case Unsure(failure):
+            return Fault("doubt", failure.code.upper())
 
 
 @dataclass(frozen=True, slots=True)

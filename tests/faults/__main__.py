@@ -19,8 +19,8 @@ from pathlib import Path
 
 import click
 
-from consumer import devbroker
-from consumer.devbroker import PrivateNode
+from consumer.demo import broker as devbroker
+from consumer.demo.broker import PrivateNode
 from tests import postgres
 from tests.faults import deaths, doubts, ledgers, operators, outages, replicas
 from tests.faults.account import Row

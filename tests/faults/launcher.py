@@ -17,12 +17,12 @@ import aio_pika
 import aiohttp
 import click
 
-from consumer import cli
+from consumer.bitrix24.portal import PLACE, Portal
+from consumer.cli import main as cli
 from consumer.decision import Outcome
 from consumer.ledger import Entry, Ledger
 from consumer.messages import CallRequested
-from consumer.portal import PLACE, Portal
-from consumer.publisher import DEADLINE_S, Publisher
+from consumer.rabbitmq.publisher import DEADLINE_S, Publisher
 
 Point = Literal[
     "before the claim",

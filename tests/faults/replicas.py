@@ -5,8 +5,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import cycle, islice
 
-from consumer.broker import HEARTBEAT_S
-from consumer.devbroker import PrivateNode
+from consumer.demo.broker import PrivateNode
+from consumer.rabbitmq.connection import HEARTBEAT_S
 from consumer.sandbox import ANSWERS
 from tests.faults.account import Row
 from tests.faults.bench import Bench

@@ -12,8 +12,8 @@ import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError
 
-from consumer.devbroker import PrivateNode
-from consumer.topology import Topology, build_topology
+from consumer.demo.broker import PrivateNode
+from consumer.rabbitmq.topology import Topology, build_topology
 from tests.faults.life import NEVER, POLL_S, WAIT_S, until
 from tests.faults.portal import text_of
 

@@ -1,0 +1,1 @@
+"""All that is known of Bitrix24: its errors, its answers, its call history, how it is asked."""

@@ -1,0 +1,205 @@
+"""Bitrix24 over HTTP: asks, and leaves the understanding to `answers`."""
+
+import asyncio
+import html
+import json
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from itertools import takewhile
+from urllib.parse import urlsplit
+
+import httpx
+
+from consumer.bitrix24.call_history import Page, read_page
+from consumer.bitrix24.errors import ANSWER_LOST, KNOWN_WORDS, UNREACHABLE
+from consumer.bitrix24.responses import Usage, read_clock, read_response, read_usage
+from consumer.bitrix24.transport import AiohttpTransport, proxy_to
+from consumer.decision import Failure, Outcome, Placed, Unavailable, Unsure
+from consumer.masking import masked
+from consumer.messages import CallRequested
+from consumer.reconciliation import LookUpFailed, NoHistory
+
+PLACE = "voximplant.infocall.startwithtext"
+HISTORY = "voximplant.statistic.get"
+LINES = "voximplant.line.get"
+VOICES = "voximplant.tts.voices.get"
+CONNECT_TIMEOUT_S = 5.0
+ASK_TIMEOUT_S = 15.0
+CLOCK_NOISE_S = 2.0
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+SHOWN_DESCRIPTION = 200
+KEEPALIVE_S = 5.0
+"""A kept connection that the portal has just closed fails after the request was written."""
+
+
+class Portal:
+    """Asks one Bitrix24 portal over HTTPS.
+
+    Args:
+        base_url: The webhook's address up to the method's name; it holds the secret.
+        timeout_s: How long one call may take; the portal itself cuts at 60 s.
+    """
+
+    def __init__(self, base_url: str, *, timeout_s: float = 65.0) -> None:
+        self._timeout_s = timeout_s
+        self.host = urlsplit(base_url).hostname
+        self._secrets = _secret_parts(base_url)
+        self.clock_offset_s: float | None = None
+        """How far the portal's web server's clock is ahead of ours, as its latest answer shows."""
+        self.usage: Usage | None = None
+        """What the latest call used of the operating limit, by our clock."""
+        self._base_url = base_url
+        self._headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+            "User-Agent": f"call-consumer/{version('call-consumer')}",
+        }
+        self.silence = ""
+        """Why `ask` had no answer the last time, in words."""
+        tls = httpx.create_ssl_context() if base_url.startswith("https:") else None
+        self._transport = AiohttpTransport(tls, proxy_to(base_url), KEEPALIVE_S)
+
+    async def _post(
+        self,
+        method: str,
+        parameters: Mapping[str, object],
+        timeout_s: float,
+        send_before: float = math.inf,
+    ) -> httpx.Response:
+        """Ask without a client of httpx's, which keeps cookies.
+
+        PHP serves the requests of one session, which a cookie names, one after the other.
+        """
+        limits = httpx.Timeout(self._timeout_s, connect=CONNECT_TIMEOUT_S)
+        request = httpx.Request(
+            "POST",
+            self._base_url + method,
+            json=parameters,
+            headers=self._headers,
+            extensions={"timeout": limits.as_dict(), "send_before": send_before},
+        )
+        # The limit is on each read, not on the whole: an answer may drip for ever, and one whose
+        # chunks are broken aiohttp awaits without a limit.
+        async with asyncio.timeout(timeout_s):
+            response = await self._transport.handle_async_request(request)
+        theirs = read_clock(response.headers)
+        if theirs is not None:
+            # The header counts whole seconds: half of one is the best guess at the rest.
+            offset_s = theirs + 0.5 - time.time()
+            self.clock_offset_s = offset_s if abs(offset_s) > CLOCK_NOISE_S else 0.0
+        return response
+
+    async def place(self, call: CallRequested, *, send_before: float = math.inf) -> Outcome:
+        """Ask the portal to place *call*, once; the outcome quotes no number, text or secret.
+
+        Args:
+            call: What to dial.
+            send_before: Nothing is sent later than that, in seconds of the monotonic clock.
+        """
+        parameters = {
+            "FROM_LINE": call.from_line,
+            "TO_NUMBER": call.to_number,
+            "TEXT_TO_PRONOUNCE": call.text_to_pronounce,
+        }
+        if call.voice is not None:
+            parameters["VOICE"] = call.voice
+        outcome = await self._ask(parameters, send_before)
+        if isinstance(outcome, Placed):
+            return outcome
+        hidden = (
+            call.to_number,
+            call.to_number.lstrip("+"),
+            call.text_to_pronounce,
+            *self._secrets,
+        )
+        failure = replace(
+            outcome.failure,
+            code=_redact(outcome.failure.code, hidden),
+            description=_redact(outcome.failure.description, hidden),
+        )
+        return replace(outcome, failure=failure)
+
+    async def _ask(self, parameters: Mapping[str, str | None], send_before: float) -> Outcome:
+        limit_s = self._timeout_s + CONNECT_TIMEOUT_S
+        try:
+            response = await self._post(PLACE, parameters, limit_s, send_before)
+        except NEVER_SENT as error:
+            # Nothing was sent yet, so a retry cannot ring a phone twice.
+            return Unavailable(Failure(_name(error), f"{UNREACHABLE}: {error}"))
+        except (httpx.HTTPError, TimeoutError) as error:
+            return Unsure(Failure(_name(error), ANSWER_LOST))
+        usage = read_usage(response.content)
+        if usage is not None:
+            offset_s = self.clock_offset_s or 0.0
+            self.usage = replace(usage, reset_at=usage.reset_at - offset_s)
+        return read_response(response.status_code, response.content, response.headers)
+
+    async def ask(self, method: str) -> tuple[int, bytes] | None:
+        """Ask a method without parameters; return status and body, or None if no answer came."""
+        try:
+            response = await self._post(method, {}, ASK_TIMEOUT_S)
+        except (httpx.HTTPError, TimeoutError) as error:
+            self.silence = str(error) or "no answer in time"
+            return None
+        return response.status_code, response.content
+
+    async def history(self, parameters: Mapping[str, object]) -> Page | NoHistory | LookUpFailed:
+        """Ask the call history for one page."""
+        try:
+            response = await self._post(HISTORY, parameters, self._timeout_s + CONNECT_TIMEOUT_S)
+        except (httpx.HTTPError, TimeoutError):
+            return LookUpFailed()
+        return read_page(response.status_code, response.content)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._transport.aclose()
+
+
+def read_names(body: bytes) -> dict[str, str] | None:
+    """Read a map of ids and names; None if it is none. PHP writes an empty map as ``[]``."""
+    try:
+        result = json.loads(body)["result"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if isinstance(result, dict):
+        return {str(key): html.unescape(str(name)) for key, name in result.items()}
+    return {} if result == [] else None
+
+
+def _name(error: Exception) -> str:
+    """Turn an error's class into a code: ``ReadTimeout`` into ``READ_TIMEOUT``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).upper()
+
+
+def _secret_parts(base_url: str) -> tuple[str, ...]:
+    """Return what must not be repeated of a webhook's address: its path from the secret back."""
+    parts = urlsplit(base_url)
+    segments = [s for s in parts.path.split("/") if s]
+    tail = list(takewhile(lambda s: s != "rest", reversed(segments)))
+    long_enough = 6  # the user's number is no secret, nor are the words of a mock's path
+    secret = tail[:1] if len(tail) < len(segments) else []
+    parts_ = (parts.password or "", *(s for s in tail if len(s) >= long_enough), *secret)
+    return tuple(dict.fromkeys(s for s in parts_ if s))
+
+
+_KNOWN = re.compile(
+    "|".join(
+        # The portal puts words in parentheses at times: ``REST (API)``.
+        r"[()]*".join(map(re.escape, words))
+        for words in sorted(KNOWN_WORDS, key=len, reverse=True)
+    ),
+    re.IGNORECASE,
+)
+
+
+def _redact(text: str, hidden: tuple[str, ...]) -> str:
+    """Put stars over what is hidden, but not where the vendor, or we, begin with known words."""
+    begins = [0, *(found.end() for found in re.finditer(r";\s*", text))]
+    found = [_KNOWN.match(text, begin) for begin in begins]
+    known = [range(*each.span()) for each in found if each is not None]
+    return masked(text, hidden, known)[:SHOWN_DESCRIPTION]

@@ -1,0 +1,286 @@
+"""The command line: stdout for data, stderr for people, exit 0 done, 1 failed, 2 wrong usage."""
+
+import asyncio
+import json
+import math
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from uuid import uuid4
+
+import click
+import uvicorn
+
+from consumer import app as worker_app
+from consumer import log
+from consumer.bitrix24.errors import advice_for
+from consumer.bitrix24.portal import LINES, VOICES, Portal, read_names
+from consumer.bitrix24.responses import error_of
+from consumer.cli.console import STOPPERS, Failed, Program, settings_or_exit
+from consumer.cli.console import run as run_command
+from consumer.cli.replay import dlq
+from consumer.demo import broker as devbroker
+from consumer.demo.tour import DemoFailed, take_tour
+from consumer.health import EVERYWHERE, LOOPBACK, listen
+from consumer.operations.check import check as look_at
+from consumer.operations.upstream import (
+    BadRequest,
+    check_request,
+    listening,
+    outcome_of,
+    publish_requests,
+)
+from consumer.output import say, shown_id
+from consumer.rabbitmq.topology import topology_of
+from consumer.sandbox import SandboxPortal, create_app
+from consumer.settings import Settings
+from consumer.unreachable import cause_of
+
+SANDBOX_PORT = 8024
+_PACKAGED = Path(__file__).parents[1] / "schemas"
+SCHEMAS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "schemas"
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="call-consumer")
+def main() -> None:
+    """Place Bitrix24 automatic calls that are asked for over RabbitMQ.
+
+    Settings are environment variables, CALLS_RABBITMQ_URL and CALLS_BITRIX24_URL above all; the
+    README lists them.
+    """
+
+
+@main.command()
+@click.option(
+    "--wait-s",
+    type=click.FloatRange(min=0),
+    default=math.inf,
+    help="How long to wait for a broker or a ledger that is not there yet; else for ever.",
+)
+def run(wait_s: float) -> None:
+    """Run the worker until it is told to stop (SIGTERM, Ctrl-C); told twice, it ends at once."""
+    settings = settings_or_exit("rabbitmq_url", "bitrix24_url")
+    secrets = [
+        part
+        for secret in (settings.rabbitmq_url, settings.bitrix24_url, settings.ledger_url)
+        if secret is not None
+        for part in log.secret_parts(secret.get_secret_value())
+    ]
+    log.set_up(settings.log_level, secrets)
+    run_command(lambda: worker_app.run(settings, wait_s))
+
+
+@main.command()
+@click.option(
+    "--host",
+    default="localhost",
+    show_default=True,
+    help="Address to listen at; :: for all, over IPv4 and IPv6.",
+)
+@click.option("--port", default=SANDBOX_PORT, show_default=True, help="Port; 0 takes a free one.")
+def sandbox(host: str, port: int) -> None:
+    """Run a stand-in portal, whose answer the called number decides (+1 202 555 01xx)."""
+    portal = SandboxPortal()
+    hosts = {"localhost": LOOPBACK, "::": EVERYWHERE}.get(host, (host,))
+    try:
+        listeners = listen(hosts, port)  # whoever reads the address below may connect at once
+    except OSError as error:
+        text = f"cannot listen at {host} port {port} ({cause_of(error)}): name another --port"
+        raise Failed(text) from None
+    config = uvicorn.Config(
+        create_app(portal),
+        log_config=None,
+        access_log=False,  # the secret is in the path
+        date_header=False,  # the portal's clock may be set wrong on purpose
+        timeout_graceful_shutdown=1,  # some numbers never answer
+    )
+    address, bound = listeners[0].getsockname()[:2]
+    place = f"[{address}]" if ":" in address else address
+    say(f"http://{place}:{bound}/rest/1/{portal.switches.secret}/")
+    uvicorn.Server(config).run(sockets=listeners)
+
+
+@main.command()
+@click.option("--keep", is_flag=True, help="Leave all of it running until Ctrl-C.")
+def demo(*, keep: bool) -> None:
+    """Take a tour: start broker, sandbox and worker, place a dozen calls, account for each.
+
+    Needs no settings and heeds none but TEST_RABBITMQ_URL, which names a broker to use. Exit 1 if
+    the account does not add up.
+    """
+    try:
+        adds_up = take_tour(keep=keep)
+    except (DemoFailed, devbroker.NoBroker, *STOPPERS) as error:
+        raise Failed(*str(error).split("\n")) from None
+    if not adds_up:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("to", metavar="TO|FILE")
+@click.argument("text", required=False)
+@click.option("--line", "from_line", help="The line to call from; else the worker's default.")
+@click.option("--voice", help="The voice to speak with; else the worker's or the portal's default.")
+@click.option("--request-id", help="The request's id; else a new one.")
+@click.option("--not-before", help="Do not call before this time, as 2026-01-31T09:00:00Z.")
+@click.option("--expires-at", help="Do not call from this time on.")
+@click.option("--wait", is_flag=True, help="Wait for the event and print it; exit 1 if it failed.")
+@click.option("--within", default=120.0, show_default=True, help="Seconds to wait at most.")
+def publish(to: str, text: str | None, *, wait: bool, within: float, **fields: str | None) -> None:
+    """Publish a request: publish TO TEXT. Or many: publish FILE, JSON lines; - is stdin.
+
+    Prints the ids of what was published.
+    """
+    settings = settings_or_exit("rabbitmq_url")
+    if text is None:
+        if wait or any(fields.values()):
+            raise click.UsageError(
+                "with a FILE each line says all: name TO and TEXT, or no options"
+            )
+        run_command(lambda: _publish_lines(settings, to))
+        return
+    request_id = fields.pop("request_id") or str(uuid4())
+    request = {"request_id": request_id, "to_number": to, "text_to_pronounce": text} | fields
+    body = json.dumps({k: v for k, v in request.items() if v is not None}).encode()
+    try:
+        check_request(body, settings.request_defaults)
+    except BadRequest as error:
+        raise click.UsageError(str(error)) from None
+    if wait:
+        run_command(lambda: _publish_and_wait(settings, body, request_id, within))
+    else:
+        run_command(
+            lambda: publish_requests(settings.needed("rabbitmq_url"), settings.exchange, [body])
+        )
+        say(shown_id(request_id))
+
+
+async def _publish_lines(settings: Settings, name: str) -> None:
+    url = settings.needed("rabbitmq_url")
+    lines = await asyncio.to_thread(_read_lines, name)
+    bodies = {number: line for number, line in enumerate(lines, 1) if line.strip()}
+    ids, mistakes = [], []
+    for number, body in bodies.items():
+        try:
+            ids.append(check_request(body, settings.request_defaults).request_id)
+        except BadRequest as error:
+            mistakes.append(f"line {number}: {error}")
+    if mistakes:
+        raise Failed("nothing was published", *mistakes)
+    await publish_requests(url, settings.exchange, bodies.values())
+    say(*map(shown_id, ids))
+
+
+def _read_lines(name: str) -> list[bytes]:
+    """Read lines as ``dlq discard --to`` wrote them: a bare CR is a blank in JSON and ends none."""
+    try:
+        read = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return [line.removesuffix(b"\r") for line in read.split(b"\n")]
+    except OSError as error:
+        raise click.UsageError(f"{name}: cannot be read: {error.strerror}") from None
+
+
+async def _publish_and_wait(
+    settings: Settings, body: bytes, request_id: str, within_s: float
+) -> None:
+    url = settings.needed("rabbitmq_url")
+    async with listening(url, settings.exchange) as events:
+        await publish_requests(url, settings.exchange, [body])
+        try:
+            event = await outcome_of(events, request_id, within_s)
+        except TimeoutError:
+            text = f"no event within {within_s:g} s: it may wait in a queue; `events` shows more"
+            raise Failed(f"{request_id}: {text}") from None
+    say(json.dumps(event, ensure_ascii=False))
+    if event["type"] == "call.failed":
+        raise SystemExit(1)
+
+
+@main.command()
+def events() -> None:
+    """Print events as they come, as JSON lines, until Ctrl-C."""
+    settings = settings_or_exit("rabbitmq_url")
+    run_command(lambda: _print_events(settings))
+
+
+async def _print_events(settings: Settings) -> None:
+    async with listening(settings.needed("rabbitmq_url"), settings.exchange) as coming:
+        say("listening", err=True)
+        async for event in coming:
+            say(json.dumps(event, ensure_ascii=False))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+def check(*, as_json: bool) -> None:
+    """Look at everything the worker needs; changes nothing. Exit 1 if something is wrong."""
+    settings = settings_or_exit()
+    run_command(lambda: _check(settings, as_json=as_json))
+
+
+async def _check(settings: Settings, *, as_json: bool) -> None:
+    wrong = 0
+    async for finding in look_at(settings, topology_of(settings)):
+        wrong += finding.state == "wrong"
+        if as_json:
+            say(json.dumps(asdict(finding), ensure_ascii=False))
+            continue
+        say(f"{finding.state:7}  {finding.item}: {finding.detail}")
+        if finding.state != "ok" and finding.mend:
+            say(f"{'':7}  -> {finding.mend}")
+    if wrong:
+        raise SystemExit(1)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def lines(*, as_json: bool) -> None:
+    """List the lines that the portal can call from."""
+    settings = settings_or_exit("bitrix24_url")
+    run_command(lambda: _names(settings, LINES, as_json=as_json))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def voices(*, as_json: bool) -> None:
+    """List the voices that the portal can speak with."""
+    settings = settings_or_exit("bitrix24_url")
+    run_command(lambda: _names(settings, VOICES, as_json=as_json))
+
+
+async def _names(settings: Settings, method: str, *, as_json: bool) -> None:
+    portal = Portal(settings.needed("bitrix24_url"))
+    try:
+        answer = await portal.ask(method)
+    finally:
+        await portal.close()
+    if answer is None:
+        raise Failed(f"{portal.host} does not answer ({portal.silence}): see CALLS_BITRIX24_URL")
+    code, description = error_of(answer[1])
+    names = read_names(answer[1])
+    if code or names is None:
+        told = f"{code} {description}".strip() or f"HTTP {answer[0]}"
+        raise Failed(f"{portal.host} refuses: {told}; {advice_for(code, description)}".rstrip("; "))
+    if as_json:
+        say(json.dumps(names, ensure_ascii=False))
+        return
+    say(*(f"{shown_id(name)}  {title}" for name, title in names.items()))
+
+
+@main.command()
+@click.argument("name", required=False)
+def schema(name: str | None) -> None:
+    """Print a schema by NAME, as call.requested, or list their names."""
+    names = sorted(path.name.removesuffix(".schema.json") for path in SCHEMAS.glob("*.schema.json"))
+    if name is None:
+        say(*names, "asyncapi")
+    elif name in {*names, "asyncapi"}:
+        suffix = ".yaml" if name == "asyncapi" else ".schema.json"
+        text = (SCHEMAS / f"{name}{suffix}").read_text(encoding="utf-8")
+        say(*text.removesuffix("\n").split("\n"))
+    else:
+        raise click.UsageError(f"there is no schema {name}: name {', '.join(names)} or asyncapi")
+
+
+main.add_command(dlq)

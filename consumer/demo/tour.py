@@ -1,0 +1,315 @@
+"""The tour: a dozen requests, what comes of each, and an account of them all.
+
+`play` publishes and follows the events, `draw_up` asks the broker and the sandbox what there is,
+and `account` says whether that adds up. `consumer.demo.environment` has what it takes place on.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from consumer.demo.environment import DemoFailed, Stage, end_of, staged, stay
+from consumer.messages import STARTED, rfc3339
+from consumer.operations.dead_letters import Choice, DeadLetter, Replay, look, send_back
+from consumer.operations.upstream import listening, publish_requests
+from consumer.output import escaped, say
+from consumer.rabbitmq.connection import connect
+from consumer.rabbitmq.topology import Topology
+from consumer.sandbox.switches import LINES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["DemoFailed", "take_tour"]
+
+MISSING_LINE = "reg404"
+EVENTS_WITHIN_S = 30.0
+ACCOUNT_WITHIN_S = 5.0
+QUICK_PORTAL = {"call_duration_s": 1, "rate_per_s": 5}
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request of the tour: its id (None where nobody can read it), and what is odd about it."""
+
+    id: str | None
+    oddity: str
+    text: str
+    body: bytes
+    copies: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.id or "(no id)"
+
+
+Show = Callable[[Request, str, str], None]
+"""Shows of a request the type of an event and what it means."""
+
+
+def _ask(request_id: str, oddity: str, to: str, *, copies: int = 1, **fields: str) -> Request:
+    text = f"This is {request_id}, a call of the demo."
+    body = {"request_id": request_id, "to_number": to, "text_to_pronounce": text, **fields}
+    return Request(request_id, oddity, text, json.dumps(body).encode(), copies)
+
+
+def requests(now: datetime) -> list[Request]:
+    """Return requests of all kinds, each with a text of its own; the numbers are the sandbox's."""
+    soon, ago = rfc3339(now + timedelta(seconds=3)), rfc3339(now - timedelta(minutes=1))
+    return [
+        _ask("plain", "nothing", "+12025550100"),
+        _ask("choosy", "names a voice", "+12025550101", voice="ukenglishmale"),
+        _ask("later", "not before 3 s from now", "+12025550102", not_before=soon),
+        _ask("twice", "published twice", "+12025550103", copies=2),
+        _ask("busy-once", "the portal is unavailable, once", "+12025550111"),
+        _ask("busy-twice", "the portal is unavailable, twice", "+12025550112"),
+        _ask("busy-always", "the portal is unavailable, always", "+12025550182"),
+        _ask("doubt-rang", "answer lost, the phone rings", "+12025550161"),
+        _ask("doubt-silent", "answer lost, no phone rings, once", "+12025550180"),
+        _ask("refused", "the portal refuses the number", "+12025550123"),
+        _ask("no-line", "no such line", "+12025550104", from_line=MISSING_LINE),
+        _ask("too-short", "a number too short to be one", "+1202555"),
+        _ask("too-late", "expired a minute ago", "+12025550105", expires_at=ago),
+        Request(None, "not JSON at all", "", b"Please call +12025550106!"),
+    ]
+
+
+def take_tour(*, keep: bool) -> bool:
+    """Take the tour and return whether all requests are accounted for.
+
+    Args:
+        keep: Leave everything running until Ctrl-C.
+
+    Raises:
+        NoBroker, DemoFailed, KeyboardInterrupt: As `staged`.
+    """
+    with staged() as stage:
+        adds_up = asyncio.run(play(stage))
+        if not adds_up:
+            say(*f"This does not add up. {end_of(stage.log)}".split("\n"))
+        if keep:
+            stay(stage)
+    return adds_up
+
+
+async def play(stage: Stage) -> bool:
+    """Publish the requests, tell what becomes of each, replay one, and account for all."""
+    # Ctrl-C cancels aio-pika's own tasks too, which would complain at length.
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    asked = requests(datetime.now(UTC))
+    async with httpx.AsyncClient(trust_env=False) as http:
+        await _patch(http, stage, QUICK_PORTAL)
+        async with listening(stage.broker, stage.topology.exchange) as events:
+            missing = await tell_all(stage, http, asked, events)
+        drawn_up = await draw_up(stage, http, asked)
+    if missing:
+        say("", f"No event within {EVENTS_WITHIN_S:g} s about: {', '.join(missing)}")
+    say("", str(drawn_up), "(counted in the broker's queues and the sandbox's list of calls)")
+    return drawn_up.adds_up and not missing
+
+
+async def tell_all(
+    stage: Stage,
+    http: httpx.AsyncClient,
+    asked: Sequence[Request],
+    events: AsyncIterator[dict[str, Any]],
+) -> list[str]:
+    """Publish the requests and replay one; return the ids of those that had no event in time."""
+    url, topology = stage.broker, stage.topology
+
+    async def mend(_: DeadLetter) -> None:
+        say("", f"The portal gets the line {MISSING_LINE}, and the dead letter is replayed:", "")
+        await _patch(http, stage, {"lines": LINES | {MISSING_LINE: "no longer missing"}})
+
+    say("", f"Publishing {len(asked)} requests; what comes of them, as the events come in:", "")
+    with showing(asked) as show:
+        tell = _teller(asked, show)
+        bodies = [request.body for request in asked for _ in range(request.copies)]
+        await publish_requests(url, topology.exchange, bodies)
+        copies = Counter({request.id: request.copies for request in asked})
+        if missing := await follow(events, copies, tell):
+            return missing
+
+        letters = look(url, topology, Choice(ids={"no-line"}))
+        await send_back(url, topology, [each.key async for each in letters], Replay(), mend)
+        return await follow(events, Counter(["no-line"]), tell)
+
+
+async def _patch(http: httpx.AsyncClient, stage: Stage, switches: dict[str, Any]) -> None:
+    (await http.patch(stage.sandbox("/sandbox"), json=switches)).raise_for_status()
+
+
+async def follow(
+    events: AsyncIterator[dict[str, Any]], wanted: Counter[str | None], tell: Tell
+) -> list[str]:
+    """Tell of events until each of *wanted* has come; return the ids that had none in time."""
+    missing = Counter(wanted)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(EVENTS_WITHIN_S):
+            while missing.total():
+                event = await anext(events)
+                missing -= Counter([event["request_id"]])
+                tell(event)
+    return [request_id or "(no id)" for request_id in missing]
+
+
+@contextmanager
+def showing(asked: Sequence[Request]) -> Iterator[Show]:
+    """Show events in a live table on a terminal, if rich is installed, and in lines elsewhere."""
+    if console := _terminal():
+        with _live_table(console, asked) as show:
+            yield show
+    else:
+        yield _show_line
+
+
+def _show_line(request: Request, event: str, what: str) -> None:
+    say(f"{request.name:<12} {request.oddity:<34} {event}  {what}")
+
+
+def _terminal() -> "Console | None":
+    if not sys.stdout.isatty():
+        return None
+    try:
+        from rich.console import Console  # noqa: PLC0415 - an optional extra
+    except ImportError:
+        return None
+    console = Console()
+    return console if console.is_interactive else None  # a dumb terminal is not
+
+
+@contextmanager
+def _live_table(console: "Console", asked: Sequence[Request]) -> Iterator[Show]:
+    """Show a row per request; what is printed meanwhile appears above."""
+    from rich.live import Live  # noqa: PLC0415 - an optional extra
+    from rich.table import Column, Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    # While it is live nothing wraps, lest the table be higher than the screen.
+    happened = {request: Text(no_wrap=True) for request in asked}
+
+    def drawn() -> Table:
+        names = (Column("request", no_wrap=True), Column("what is special", no_wrap=True))
+        table = Table(*names, "what happened", box=None, padding=(0, 2, 0, 0))
+        for request, what in happened.items():
+            table.add_row(request.name, request.oddity, what or "…")
+        return table
+
+    with Live(get_renderable=drawn, console=console, auto_refresh=False) as live:
+
+        def show(request: Request, event: str, what: str) -> None:
+            cell = happened[request]
+            cell.append("\n" if cell else "").append(
+                escaped(what), "green" if event == STARTED else "red"
+            )
+            live.refresh()
+
+        live.refresh()
+        yield show
+        for cell in happened.values():
+            cell.no_wrap = False
+
+
+def _teller(asked: Sequence[Request], show: Show) -> Tell:
+    """Return what shows whose event came and what it means."""
+    by_id = {request.id: request for request in asked}
+    seen: set[str] = set()
+
+    def tell(event: dict[str, Any]) -> None:
+        again = event["event_id"] in seen
+        seen.add(event["event_id"])
+        what = "the same event again: not dialled again" if again else meaning_of(event)
+        show(by_id[event["request_id"]], event["type"], what)
+
+    return tell
+
+
+def meaning_of(event: dict[str, Any]) -> str:
+    """Say in plain words what an event means."""
+    tries, replayed = event["attempt"], " on replay" if event["replay"] else ""
+    if event["type"] == STARTED:
+        if event["confirmed_by"] == "history":
+            return "found in the portal's call history, so not dialled again"
+        return f"placed{replayed}" + (f" at attempt {tries}" if tries > 1 else "")
+    after = f" after {tries} attempts" if tries > 1 else ""
+    return f"{event['reason']}{after}{replayed}: {event['description']}"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """How many requests there were, and what broker and sandbox have to show for them."""
+
+    requests: int
+    started: int
+    dead: int
+    waiting: int
+    lost: int
+    twice: int
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether each request was either phoned once or is a dead letter."""
+        return self.requests == self.started + self.dead and not self.lost and not self.twice
+
+    def __str__(self) -> str:
+        still = f", {self.waiting} still waiting" if self.waiting else ""
+        return (
+            f"{self.requests} requests = {self.started} started + {self.dead} dead letters{still}, "
+            f"lost {self.lost}, phoned twice {self.twice}"
+        )
+
+
+def account(
+    asked: Sequence[Request], spoken: Sequence[str], dead: Sequence[bytes], waiting: int
+) -> Account:
+    """Compare what was asked for with what is there.
+
+    Args:
+        asked: The requests.
+        spoken: The text of each call that the sandbox placed.
+        dead: The body of each dead letter.
+        waiting: How many messages are in the other queues.
+    """
+    calls = Counter(spoken)
+    nowhere = [each for each in asked if each.text not in calls and each.body not in dead]
+    return Account(
+        requests=len(asked),
+        started=len(calls),
+        dead=len(dead),
+        waiting=waiting,
+        lost=max(0, len(nowhere) - waiting),
+        twice=sum(1 for times in calls.values() if times > 1),
+    )
+
+
+async def draw_up(stage: Stage, http: httpx.AsyncClient, asked: Sequence[Request]) -> Account:
+    """Ask broker and sandbox what there is, for as long as something may still be on its way."""
+    deadline = time.monotonic() + ACCOUNT_WITHIN_S
+    while True:
+        waiting = await _waiting(stage.broker, stage.topology)
+        dead = [each.body async for each in look(stage.broker, stage.topology, Choice())]
+        spoken = [call["text"] for call in (await http.get(stage.sandbox("/sandbox/calls"))).json()]
+        drawn_up = account(asked, spoken, dead, waiting)
+        if drawn_up.adds_up or time.monotonic() > deadline:
+            return drawn_up
+        await asyncio.sleep(0.2)
+
+
+async def _waiting(url: str, topology: Topology) -> int:
+    """Count the messages in all queues but the dead letters'."""
+    async with await connect(url, "demo") as connection:
+        channel = await connection.channel()
+        names = [name for name in topology.names if name != topology.dead_letters.name]
+        queues = [await channel.declare_queue(name, passive=True) for name in names]
+    return sum(queue.declaration_result.message_count or 0 for queue in queues)

@@ -1,0 +1,1 @@
+"""What operators and upstream systems do, behind the commands."""

@@ -1,0 +1,287 @@
+"""Look at everything that the worker needs, change nothing, and say what to mend."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import aio_pika
+from aio_pika.abc import AbstractConnection
+from aiormq.exceptions import (
+    ChannelAccessRefused,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
+
+from consumer.bitrix24.errors import advice_for
+from consumer.bitrix24.portal import HISTORY, LINES, VOICES, Portal, read_names
+from consumer.bitrix24.responses import error_of
+from consumer.ledger import Ledger, LedgerDown
+from consumer.rabbitmq.connection import NoBroker, connect, plain_channel
+from consumer.rabbitmq.lease import lease_queue
+from consumer.rabbitmq.topology import Queue, Topology, WrongTopology, explained
+from consumer.settings import Settings, WrongSettings
+
+OLDEST_BROKER = (3, 10)
+CLOCK_TOLERANCE_S = 60.0
+SCOPES = ("call", "telephony")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How one item is: *mend* says what to do where it is not well."""
+
+    item: str
+    state: Literal["ok", "warning", "wrong"]
+    detail: str
+    mend: str = ""
+
+
+async def check(settings: Settings, topology: Topology) -> AsyncIterator[Finding]:
+    """Look at broker, queues, ledger and portal in turn; whatever fails does not stop the rest."""
+    async for finding in _broker(settings, topology):
+        yield finding
+    yield await _ledger(settings)
+    async for finding in _portal(settings):
+        yield finding
+
+
+async def _broker(settings: Settings, topology: Topology) -> AsyncIterator[Finding]:
+    try:
+        connection = await connect(settings.needed("rabbitmq_url"), "check")
+    except (NoBroker, WrongSettings) as error:
+        yield Finding("broker", "wrong", str(error), "mend CALLS_RABBITMQ_URL or start the broker")
+        return
+    async with connection:
+        yield _version(connection)
+        # Where some of ours are there, a worker has run, and all should be.
+        lease = f"{topology.requests.name}.ledger"
+        expected = not settings.declare or await _any_exists(connection, [*topology.names, lease])
+        for queue in (topology.requests, topology.dead_letters, *topology.delays.values()):
+            yield await _queue(connection, queue, settings, expected=expected)
+        yield await _exchange(connection, topology, settings, expected=expected)
+        async for finding in _work(connection, topology):
+            yield finding
+
+
+async def _work(connection: AbstractConnection, topology: Topology) -> AsyncIterator[Finding]:
+    """Say what is going on, where there are queues."""
+    try:
+        async with connection.channel() as channel:
+            requests = await channel.declare_queue(topology.requests.name, passive=True)
+            dead = await channel.declare_queue(topology.dead_letters.name, passive=True)
+    except (ChannelNotFoundEntity, ChannelAccessRefused):
+        return
+    waiting = requests.declaration_result.message_count
+    workers = requests.declaration_result.consumer_count
+    yield Finding("workers", "ok", f"{workers} registered, {waiting} requests wait")
+    if letters := dead.declaration_result.message_count:
+        yield Finding("dead letters", "warning", str(letters), "call-consumer dlq stats")
+    else:
+        yield Finding("dead letters", "ok", "none")
+
+
+def _version(connection: AbstractConnection) -> Finding:
+    transport = connection.transport
+    properties = transport.connection.server_properties if transport else {}
+    version = str(properties.get("version", "?"))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers < OLDEST_BROKER:
+        return Finding("broker", "wrong", f"version {version}", "upgrade it to 3.10 or newer")
+    return Finding("broker", "ok", f"version {version}")
+
+
+async def _any_exists(connection: AbstractConnection, queues: list[str]) -> bool:
+    for name in queues:
+        with suppress(ChannelNotFoundEntity, ChannelAccessRefused):
+            async with connection.channel() as channel:
+                await channel.declare_queue(name, passive=True)
+                return True
+    return False
+
+
+async def _queue(
+    connection: AbstractConnection, queue: Queue, settings: Settings, *, expected: bool
+) -> Finding:
+    """See whether a queue exists, and only then whether declaring it would change anything."""
+    item = f"queue {queue.name}"
+    try:
+        async with connection.channel() as channel:
+            await channel.declare_queue(queue.name, passive=True)
+    except ChannelNotFoundEntity:
+        return _missing(
+            item,
+            f"rabbitmqadmin declare queue name={queue.name} durable=true "
+            f"arguments='{json.dumps(queue.arguments)}'",
+            declares=settings.declare,
+            expected=expected,
+        )
+    except ChannelAccessRefused:
+        return Finding(item, "wrong", "forbidden to this user", "grant read and write on it")
+    try:
+        async with connection.channel() as channel:
+            with explained(item):
+                await channel.declare_queue(queue.name, durable=True, arguments=queue.arguments)
+    except WrongTopology as error:
+        if "forbidden" in str(error):
+            state: Literal["ok", "wrong"] = "wrong" if settings.declare else "ok"
+            return Finding(
+                item,
+                state,
+                "exists; its arguments cannot be compared without the right to configure it",
+                "" if not settings.declare else str(error),
+            )
+        return Finding(
+            item, "wrong", str(error), f"when it is empty: rabbitmqctl delete_queue {queue.name}"
+        )
+    return Finding(item, "ok", "as it should be")
+
+
+async def _exchange(
+    connection: AbstractConnection, topology: Topology, settings: Settings, *, expected: bool
+) -> Finding:
+    item = f"exchange {topology.exchange}"
+    try:
+        async with connection.channel() as channel:
+            await channel.declare_exchange(topology.exchange, passive=True)
+        async with connection.channel() as channel:
+            with explained(item):
+                await channel.declare_exchange(
+                    topology.exchange, aio_pika.ExchangeType.TOPIC, durable=True
+                )
+    except ChannelNotFoundEntity:
+        name = topology.exchange
+        command = f"rabbitmqadmin declare exchange name={name} type=topic durable=true"
+        return _missing(item, command, declares=settings.declare, expected=expected)
+    except (ChannelAccessRefused, WrongTopology) as error:
+        if "forbidden" in str(error) and not settings.declare:
+            return Finding(item, "ok", "exists")
+        return Finding(item, "wrong", str(error), "mend the rights, or name another exchange")
+    return Finding(item, "ok", "as it should be")
+
+
+def _missing(item: str, command: str, *, declares: bool, expected: bool) -> Finding:
+    if not expected:
+        return Finding(item, "ok", "not there yet: the worker declares it when it starts")
+    if declares:
+        mend = "start a worker with these settings: it declares it, and again while it runs"
+        return Finding(item, "wrong", "does not exist, though others of this queue's do", mend)
+    return Finding(item, "wrong", "does not exist", command)
+
+
+async def _ledger(settings: Settings) -> Finding:
+    """Open the ledger if there is one: made here, it would look as if it knew of earlier calls."""
+    url = settings.ledger_url.get_secret_value()
+    if url == "sqlite://":
+        mend = "name a file in CALLS_LEDGER_URL: what is in memory is lost with the process"
+        return Finding("ledger", "warning", "in memory", mend)
+    try:
+        ledger = Ledger(url, settings.queue)
+        try:
+            if not await ledger.exists():
+                detail = f"{ledger.place} holds none yet: the worker makes it"
+                return Finding("ledger", "ok", detail)
+            await ledger.open()
+            await ledger.check_writable()
+            if await _others_use_another(settings, ledger.identity):
+                detail = f"{ledger.place} is not what the workers of {settings.queue} use"
+                return Finding("ledger", "wrong", detail, "set CALLS_LEDGER_URL as they have it")
+        finally:
+            await ledger.close()
+    except LedgerDown as error:
+        return Finding("ledger", "wrong", str(error), "mend CALLS_LEDGER_URL, or the rights there")
+    return Finding("ledger", "ok", f"{ledger.place} is writable")
+
+
+async def _others_use_another(settings: Settings, identity: str) -> bool:
+    """Tell whether workers run that use another ledger."""
+    lease = lease_queue(settings.queue, identity)
+    try:
+        connection = await connect(settings.needed("rabbitmq_url"), "check")
+        async with connection, plain_channel(connection) as channel:
+            await channel.declare_queue(lease.name, passive=True)
+            await channel.declare_queue(lease.name, durable=True, arguments=lease.arguments)
+    except ChannelPreconditionFailed:
+        return True
+    except (NoBroker, WrongSettings, ChannelNotFoundEntity, ChannelAccessRefused):
+        return False
+    return False
+
+
+async def _portal(settings: Settings) -> AsyncIterator[Finding]:
+    try:
+        url = settings.needed("bitrix24_url")
+    except WrongSettings as error:
+        yield Finding("portal", "wrong", str(error), "make an inbound webhook and set its address")
+        return
+    portal = Portal(url)
+    try:
+        scopes = await portal.ask("scope")
+        if scopes is None:
+            mend = "see CALLS_BITRIX24_URL, the network and the proxy"
+            text = f"{portal.host} does not answer: {portal.silence}"
+            yield Finding("portal", "wrong", text, mend)
+            return
+        yield _scopes(portal.host or "", *scopes)
+        yield _clock(portal.clock_offset_s or 0.0)
+        history = await portal.ask(HISTORY)
+        advice = "without it doubts wait for a person: grant Call statistics - View, for any call"
+        yield _right("call history", history, advice)
+        lines = await portal.ask(LINES)
+        advice = "only this check needs it: the right Manage numbers - modify"
+        yield _names("lines", lines, settings.default_line, "CALLS_DEFAULT_LINE", advice)
+        voices = await portal.ask(VOICES)
+        advice = "only this check needs it: the scope telephony"
+        yield _names("voices", voices, settings.default_voice, "CALLS_DEFAULT_VOICE", advice)
+    finally:
+        await portal.close()
+
+
+def _scopes(host: str, status: int, body: bytes) -> Finding:
+    code, description = error_of(body)
+    if code:
+        mend = advice_for(code, description)
+        return Finding("portal", "wrong", f"{host} answers {code} {description}", mend)
+    try:
+        granted = json.loads(body)["result"]
+        missing = [scope for scope in SCOPES if scope not in granted]
+    except (ValueError, KeyError, TypeError):
+        text = f"{host} answers, but not as a portal does (HTTP {status})"
+        return Finding("portal", "warning", text, "fine for a mock; else see CALLS_BITRIX24_URL")
+    if missing:
+        mend = f"add to the webhook: {', '.join(missing)}"
+        return Finding("portal", "wrong", f"{host} answers, scopes are missing", mend)
+    return Finding("portal", "ok", f"{host} answers, scopes {' and '.join(SCOPES)} are granted")
+
+
+def _clock(offset_s: float) -> Finding:
+    text = f"the portal's clock is {offset_s:+.0f} s from ours"
+    if abs(offset_s) > CLOCK_TOLERANCE_S:
+        return Finding("clock", "warning", text, "set this machine's clock (NTP)")
+    return Finding("clock", "ok", text)
+
+
+def _right(item: str, answer: tuple[int, bytes] | None, advice: str) -> Finding:
+    if answer is None:
+        return Finding(item, "warning", "no answer", advice)
+    code, description = error_of(answer[1])
+    if code or answer[0] != 200:  # noqa: PLR2004
+        text = f"not readable: {code or answer[0]} {description}".strip()
+        return Finding(item, "warning", text, advice)
+    return Finding(item, "ok", "readable")
+
+
+def _names(
+    item: str, answer: tuple[int, bytes] | None, default: str | None, setting: str, advice: str
+) -> Finding:
+    finding = _right(item, answer, advice)
+    names: dict[str, Any] | None = read_names(answer[1]) if answer else None
+    if finding.state != "ok" or names is None:
+        return Finding(item, "warning", finding.detail, advice)
+    if default is not None and default not in names:
+        mend = f"mend {setting}: `call-consumer {item}` lists what exists"
+        return Finding(item, "wrong", f"{default} is not among the {len(names)} {item}", mend)
+    return Finding(
+        item, "ok", f"{len(names)} {item}" + (f", {default} among them" if default else "")
+    )

@@ -1,0 +1,217 @@
+"""A queue's messages taken in hand: to be looked at or removed; the rest goes back in order.
+
+A quorum queue puts what comes back behind all else that came back before, and ahead of what nobody
+has had yet. So whoever puts some back has to put back after them whatever else had come back.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import aiormq
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aiormq.abc import DeliveredMessage
+from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
+from pamqp.commands import Queue
+from yarl import URL
+
+from consumer.rabbitmq.connection import (
+    LINK_BROKE,
+    LINK_ERRORS,
+    NoBroker,
+    address_of,
+    connect,
+    link_losses,
+)
+from consumer.rabbitmq.topology import explained
+
+SILENCE_S = 10.0
+"""Messages that do not come within this are in somebody else's hands."""
+PUT_BACK_S = 5.0
+"""How long the broker may take to have again what was let go."""
+WINDOW = 65_535
+"""Messages in one consumer's hand: a prefetch has 16 bits, and none at all means 2,000."""
+WENT_BACK = f"{LINK_BROKE}, what was in hand went back: do it again"
+
+
+class InOtherHands(RuntimeError):
+    """Raised when somebody else has taken all messages, to look at or to replay them."""
+
+
+@asynccontextmanager
+async def in_hand(url: str, queue: str, window: int = WINDOW) -> AsyncIterator["Hand"]:
+    """Take in hand what *queue* holds; what is not acknowledged goes back in order.
+
+    Args:
+        url: The broker.
+        queue: A quorum queue.
+        window: How many messages to take at first.
+
+    Raises:
+        NoBroker, WrongTopology: The broker or the queue cannot be reached, or not any more.
+        InOtherHands: There is nothing left to take in hand.
+    """
+    connection = await connect(url, "dead letters")
+    async with connection:
+        hand = Hand(str(connection.url), connection, queue, window)
+        await hand.count_all()
+        try:
+            with link_losses():
+                yield hand
+        except LINK_ERRORS:
+            raise NoBroker(WENT_BACK) from None
+        finally:  # also when interrupted: a connection's end alone would put back in any order
+            with suppress(*LINK_ERRORS), link_losses():
+                await hand.put_back()
+
+
+class Hand:
+    """The messages of a queue, in one hand.
+
+    Attributes:
+        count: How many there were when it was opened.
+        gone: How many of them have been acknowledged since.
+    """
+
+    def __init__(self, url: str, connection: AbstractConnection, queue: str, window: int) -> None:
+        self._url = url
+        self._connection = connection
+        self._queue = queue
+        self._window = window
+        self._channels: list[AbstractChannel] = []
+        self._taken = 0
+        self._last: AbstractIncomingMessage | None = None
+        self.count = 0
+        self.gone = 0
+
+    async def count_all(self) -> None:
+        """Count what there is to take.
+
+        Raises:
+            InOtherHands: Nothing, because somebody else has it.
+        """
+        now = await self._look()
+        self.count = now.message_count or 0
+        if self.count == 0 and now.consumer_count:
+            raise InOtherHands(
+                f"another command has all messages of {self._queue} in hand: try again afterwards"
+            )
+
+    async def _look(self) -> Queue.DeclareOk:
+        async with self._connection.channel() as channel:
+            with explained(f"queue {self._queue}"):
+                queue = await channel.declare_queue(self._queue, passive=True)
+            return queue.declaration_result
+
+    async def _ready(self) -> int:
+        return (await self._look()).message_count or 0
+
+    async def messages(self, at_least: int = 0) -> AsyncIterator[AbstractIncomingMessage]:
+        """Yield all messages in order, one consumer after the other taking its window in hand."""
+        arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        everything = max(self.count, at_least)
+        while self._taken < everything:
+            taken = min(self._window, WINDOW, everything - self._taken)
+            self._taken += taken
+            self._window *= 4
+            await self._consume(taken, arrived)
+            for _ in range(taken):
+                if arrived.empty():
+                    try:
+                        async with asyncio.timeout(SILENCE_S):
+                            self._last = await arrived.get()
+                    except TimeoutError:
+                        if self._connection.is_closed:
+                            raise NoBroker(WENT_BACK) from None
+                        return
+                else:
+                    self._last = arrived.get_nowait()
+                yield self._last
+
+    async def _consume(
+        self, prefetch: int, arrived: asyncio.Queue[AbstractIncomingMessage]
+    ) -> None:
+        channel = await self._connection.channel()
+        self._channels.append(channel)
+        await channel.set_qos(prefetch_count=prefetch)
+        queue = await channel.get_queue(self._queue, ensure=False)
+        await queue.consume(arrived.put)
+
+    async def put_back(self) -> None:
+        """Let go of everything in order, and see it back: the broker takes a moment for that."""
+        unread = await self._hold_rest() if self._last and self._last.redelivered else []
+        for channel in self._channels:
+            await channel.close()
+        back = self._taken - self.gone
+        for held in unread:
+            await self._see_back(back)
+            await held.let_go()
+            back += held.count
+        await self._see_back(self.count - self.gone)
+
+    async def _hold_rest(self) -> list["_Unread"]:
+        """Keep all that nobody has looked at from staying before what has been looked at."""
+        unread: list[_Unread] = []
+        left = self.count - self._taken
+        while left > 0:
+            held = _Unread(min(left, WINDOW))
+            await held.take(self._url, self._queue)
+            unread.append(held)
+            left -= held.count
+        if unread:
+            # What has come since is nobody's to hold, so that there may always be some.
+            await self._wait_until(lambda ready: ready == 0)
+        return unread
+
+    async def _see_back(self, count: int) -> None:
+        await self._wait_until(lambda ready: ready >= count)
+
+    async def _wait_until(self, holds: Callable[[int], bool]) -> None:
+        """Ask how many are ready until that is as wanted, for a while at most.
+
+        A timeout would not do: aiormq may swallow the cancellation that comes while it asks.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + PUT_BACK_S
+        while not holds(await self._ready()) and clock() < deadline:  # noqa: ASYNC110  # no event
+            await asyncio.sleep(0.01)
+
+
+class _Unread(TransportFactory):
+    """Messages assigned to a consumer that does not read them: to take them costs next to nothing.
+
+    Args:
+        count: How many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    async def create(
+        self, url: URL, **kwargs: object
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect, and remember the stream, which aiormq keeps to itself."""
+        secure = url.scheme == "amqps"
+        factory = TLSTransportFactory() if secure else TCPTransportFactory()
+        reader, self._writer = await factory.create(url, **kwargs)
+        return reader, self._writer
+
+    async def take(self, url: str, queue: str) -> None:
+        """Let the broker assign the messages."""
+        address = address_of(url, "dead letters, held")
+        self._connection = aiormq.Connection(address, transport_factory=self)
+        await self._connection.connect()
+        channel = await self._connection.channel()
+        await channel.basic_qos(prefetch_count=self.count)
+        await channel.basic_consume(queue, _ignore)
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    async def let_go(self) -> None:
+        """Cut the connection: to close it in order, all would have to be read first."""
+        self._writer.transport.abort()
+        with suppress(*LINK_ERRORS), link_losses():
+            await self._connection.close()
+
+
+async def _ignore(_: DeliveredMessage) -> None:
+    pass

@@ -1,0 +1,265 @@
+"""Publish a message, built anew, and know whether the broker has it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import uuid4
+
+import aio_pika
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.exceptions import DeliveryError
+from aiormq.exceptions import ChannelNotFoundEntity
+from pamqp import commands
+
+from consumer import metrics
+from consumer.rabbitmq.connection import LINK_ERRORS, NoBroker, connect, link_losses
+
+APP_ID = "call-consumer"
+DEADLINE_S = 5.0
+SLOWEST_LINK_BYTES_PER_S = 8_000
+FIRST_BACKOFF_S = 1.0
+SHORT_BACKOFF_S = 8.0
+"""The longest wait in the first minute: a short outage is not to cost a long silence."""
+LONGEST_BACKOFF_S = 60.0
+LAST_TRIES_S = 2.0
+"""How long a message may try to get through once the worker is to stop."""
+
+log = structlog.get_logger(__name__)
+
+Why = Literal["unroutable", "nacked", "timed_out", "disconnected"]
+
+
+class NotPublished(Exception):
+    """Raised when the broker did not confirm a message; *why* tells what happened to it.
+
+    ``unroutable``: no queue for it. ``nacked``: a queue refused it. ``timed_out`` and
+    ``disconnected``: it may have arrived all the same.
+    """
+
+    def __init__(self, why: Why, detail: str = "") -> None:
+        super().__init__(f"{why}: {detail}" if detail else why)
+        self.why = why
+
+
+def build_message(
+    body: bytes,
+    headers: Mapping[str, Any],
+    *,
+    kind: str | None = None,
+    correlation_id: str | None = None,
+) -> aio_pika.Message:
+    """Build a persistent JSON message of just these parts.
+
+    Properties copied from a received message would lose or multiply this one (`expiration`, `CC`).
+    The message id is new each time: twice in flight on one channel, it makes aiormq lose one.
+    """
+    return aio_pika.Message(
+        body,
+        headers=dict(headers),
+        content_type="application/json",
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        message_id=str(uuid4()),
+        correlation_id=correlation_id,
+        type=kind,
+        timestamp=datetime.now(UTC),
+        app_id=APP_ID,
+    )
+
+
+class Publisher:
+    """Publishes over a connection that consumes nothing, opened when it is needed.
+
+    After a failure the connection is given up: its late confirms could not be told from new ones.
+
+    Args:
+        url: The broker.
+        deadline_s: How long one publish may take, connecting included, beside the time that all
+            that is being published needs on the slowest link.
+    """
+
+    def __init__(self, url: str, *, deadline_s: float = DEADLINE_S) -> None:
+        self._url = url
+        self._deadline_s = deadline_s
+        self._opening = asyncio.Lock()
+        self._connection: AbstractConnection | None = None
+        self._channel: AbstractChannel | None = None
+        self._failing_since: float | None = None
+        self._bytes_under_way = 0
+        self._limits: set[asyncio.Timeout] = set()
+        self._stopping = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as can be told without using it."""
+        return self._channel is not None and not self._channel.is_closed
+
+    @property
+    def stuck_s(self) -> float:
+        """For how many seconds publishing has failed without a success between; 0 if it works."""
+        return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
+
+    async def connect(self) -> None:
+        """Connect now, if that has not been done.
+
+        Raises:
+            NoBroker, AMQPError, OSError, RuntimeError: It cannot be done.
+        """
+        async with asyncio.timeout(self._deadline_s):
+            with link_losses():
+                await self._open()
+
+    def stop_repeating(self) -> None:
+        """Let no message wait longer than `LAST_TRIES_S` for the broker from now on."""
+        self._stopping = True
+        for limit in self._limits:
+            limit.reschedule(asyncio.get_running_loop().time() + LAST_TRIES_S)
+
+    async def publish(
+        self,
+        message: aio_pika.Message,
+        exchange: str,
+        routing_key: str,
+        *,
+        mandatory: bool | None = None,
+    ) -> None:
+        """Publish once, and return when the broker has confirmed it.
+
+        Args:
+            message: Built anew, by `build_message`.
+            exchange: Empty for the default one, whose routing keys are queues.
+            routing_key: Where to.
+            mandatory: Whether some queue must take it; unsaid: one of ours must, a listener's not.
+
+        Raises:
+            NotPublished: It has not been confirmed.
+        """
+        channel: AbstractChannel | None = None
+        try:
+            async with self._deadline(len(message.body)):
+                with link_losses():
+                    channel = await self._open()
+                    target = (
+                        await channel.get_exchange(exchange, ensure=False)
+                        if exchange
+                        else channel.default_exchange
+                    )
+                    needs_queue = not exchange if mandatory is None else mandatory
+                    await target.publish(message, routing_key, mandatory=needs_queue)
+        except DeliveryError as error:
+            nacked = isinstance(error.frame, commands.Basic.Nack)
+            raise NotPublished("nacked" if nacked else "unroutable", routing_key) from None
+        except ChannelNotFoundEntity:
+            await self._give_up(channel)
+            raise NotPublished("unroutable", f"there is no exchange {exchange}") from None
+        except TimeoutError:
+            await self._give_up(channel)
+            raise NotPublished("timed_out", routing_key) from None
+        except LINK_ERRORS as error:
+            await self._give_up(channel)
+            why = str(error) if isinstance(error, NoBroker) else type(error).__name__
+            raise NotPublished("disconnected", why) from None
+
+    @asynccontextmanager
+    async def _deadline(self, length: int) -> AsyncIterator[None]:
+        """Limit the time of a publish: what is sent at the same time shares the link."""
+        self._bytes_under_way += length
+        try:
+            async with asyncio.timeout(
+                self._deadline_s + self._bytes_under_way / SLOWEST_LINK_BYTES_PER_S
+            ):
+                yield
+        finally:
+            self._bytes_under_way -= length
+
+    async def publish_until_confirmed(
+        self, message: aio_pika.Message, exchange: str, routing_key: str
+    ) -> None:
+        """Publish again and again, with a growing wait between, until it is confirmed.
+
+        Raises:
+            CancelledError: The worker stops first. What the message is about is in the ledger, and
+                is published when the request comes again.
+        """
+        async with self._until_the_stop():
+            await self._repeat(message, exchange, routing_key)
+
+    @asynccontextmanager
+    async def _until_the_stop(self) -> AsyncIterator[None]:
+        limit = asyncio.timeout(LAST_TRIES_S if self._stopping else None)
+        self._limits.add(limit)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            raise asyncio.CancelledError from None
+        finally:
+            self._limits.discard(limit)
+
+    async def _repeat(self, message: aio_pika.Message, exchange: str, routing_key: str) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            try:
+                await self.publish(message, exchange, routing_key)
+            except NotPublished as error:
+                self._failing_since = self._failing_since or time.monotonic()
+                metrics.PUBLISH_FAILURES.labels(error.why).inc()
+                log.warning(
+                    "publish.failed", routing_key=routing_key, why=error.why, retry_s=backoff_s
+                )
+                await asyncio.sleep(backoff_s)
+                just_begun = self.stuck_s < LONGEST_BACKOFF_S
+                backoff_s = min(backoff_s * 2, SHORT_BACKOFF_S if just_begun else LONGEST_BACKOFF_S)
+                message.message_id = str(uuid4())
+            else:
+                self._failing_since = None
+                return
+
+    async def depths(self, queues: Iterable[str]) -> dict[str, int]:
+        """Return how many messages are ready in each of *queues*.
+
+        Raises:
+            NoBroker, AMQPError, OSError, RuntimeError: It cannot be told now.
+        """
+        async with asyncio.timeout(self._deadline_s):
+            with link_losses():
+                return await self._count(queues)
+
+    async def _count(self, queues: Iterable[str]) -> dict[str, int]:
+        await self._open()
+        if self._connection is None:
+            raise NoBroker("the connection is gone")
+        channel = await self._connection.channel()
+        found = {}
+        for name in queues:
+            queue = await channel.declare_queue(name, passive=True)
+            found[name] = queue.declaration_result.message_count or 0
+        await channel.close()  # where a call was cut short, aiormq has closed it
+        return found
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._give_up(self._channel)
+
+    async def _open(self) -> AbstractChannel:
+        async with self._opening:
+            if self._channel is None or self._channel.is_closed:
+                await self._give_up(self._channel)
+                self._connection = await connect(self._url, "publisher")
+                self._channel = await self._connection.channel(on_return_raises=True)
+            return self._channel
+
+    async def _give_up(self, channel: AbstractChannel | None) -> None:
+        """Close *channel*'s connection, unless another failure has done so already."""
+        if channel is None or channel is not self._channel or self._connection is None:
+            return
+        connection, self._connection, self._channel = self._connection, None, None
+        try:
+            async with asyncio.timeout(1):
+                with link_losses():
+                    await connection.close()
+        except LINK_ERRORS:
+            log.debug("publisher.close_failed")

@@ -1,0 +1,523 @@
+"""The Helm chart: rendered by Helm's own library, validated, and held to what the worker does."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import kubernetes_validate  # type: ignore[import-untyped]  # ships no type information
+import pytest
+import yaml
+from click import Group
+from helm_python import Chart, HelmError
+from yamllint import linter  # type: ignore[import-untyped]  # as above
+from yamllint.config import YamlLintConfig  # type: ignore[import-untyped]  # as above
+
+from consumer.cli.main import main
+from consumer.health import build_app
+from consumer.settings import MAY_BE_FILES, PREFIX, Settings, read_settings
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "call-consumer"
+SCENARIOS = sorted(path.name.removesuffix("-values.yaml") for path in CHART.glob("ci/*"))
+KUBERNETES = ("1.30", kubernetes_validate.latest_version())
+OPERATORS_OWN = {"ServiceMonitor", "PrometheusRule"}
+"""Kinds of the Prometheus operator, of which Kubernetes has no schema."""
+SECRETS = {"rabbitmq_url", "bitrix24_url", "ledger_url"}
+MINIMAL = {"secrets": {"existingSecret": "addresses"}}
+OWN = {"rabbitmqUrl": "amqp://u:pa55@broker/", "bitrix24Url": "https://portal/rest/1/s3cret/"}
+OWN_POSTGRES = {
+    "ledger": {"kind": "postgresql"},
+    "secrets": OWN | {"ledgerUrl": "postgresql://u:pa55@db:5432/calls"},
+}
+
+Object = dict[str, Any]
+
+
+def values_of(scenario: str) -> Object:
+    text = (CHART / "ci" / f"{scenario}-values.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
+
+
+def render(values: Object) -> list[Object]:
+    """Return the objects that Helm would install, and the pod of `helm test`."""
+    with Chart.load(CHART) as chart:
+        texts = chart.render(values, name="calling", namespace="telephony")
+    found = []
+    for path, text in texts.items():
+        if path.endswith(".yaml"):
+            objects = [one for one in yaml.safe_load_all(text) if one]
+            assert len(objects) <= 1, f"{path}: one resource per file"
+            found += objects
+    return found
+
+
+def one(objects: list[Object], kind: str, name: str = "") -> Object:
+    (found,) = [each for each in objects if each["kind"] == kind and named(each).endswith(name)]
+    return found
+
+
+def named(each: Object) -> str:
+    return str(each["metadata"]["name"])
+
+
+def pods(objects: list[Object]) -> dict[str, Object]:
+    """Return the specifications of the worker's pods and of the test's."""
+    return {
+        "worker": one(objects, "Deployment")["spec"]["template"]["spec"],
+        "check": one(objects, "Pod")["spec"],
+    }
+
+
+def worker(objects: list[Object]) -> Object:
+    (container,) = pods(objects)["worker"]["containers"]
+    return dict(container)
+
+
+def snake(camel: str) -> str:
+    return re.sub(r"(?<!^)([A-Z])", r"_\1", camel).lower()
+
+
+def camel(field: str) -> str:
+    first, *rest = field.split("_")
+    return first + "".join(word.title() for word in rest)
+
+
+@pytest.fixture(params=SCENARIOS)
+def scenario(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def objects(scenario: str) -> list[Object]:
+    return rendered(scenario)
+
+
+@cache
+def rendered(scenario: str) -> list[Object]:
+    return render(values_of(scenario))
+
+
+# --- Helm and Kubernetes
+
+
+def test_helm_finds_nothing_to_warn_of(scenario: str) -> None:
+    report = helm_python.lint(CHART, values_of(scenario), strict=True)
+
+    assert [each["error"] for each in report["messages"]] == ["icon is recommended"]
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_every_object_is_valid(objects: list[Object], version: str) -> None:
+    for each in objects:
+        if each["kind"] not in OPERATORS_OWN:
+            kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_validation_would_notice_a_misspelt_field() -> None:
+    deployment = one(render(MINIMAL), "Deployment")
+    deployment["spec"]["template"]["spec"]["enableServiceLink"] = False
+
+    with pytest.raises(kubernetes_validate.ValidationError, match="enableServiceLink"):
+        kubernetes_validate.validate(deployment, KUBERNETES[0], strict=True)
+
+
+def test_there_is_no_autoscaler_and_no_more_than_450_lines_of_templates() -> None:
+    templates = [*CHART.glob("templates/**/*.yaml"), CHART / "templates" / "_helpers.tpl"]
+    texts = [path.read_text(encoding="utf-8") for path in templates]
+
+    assert sum(len(text.splitlines()) for text in texts) < 450
+    assert "HorizontalPodAutoscaler" not in "".join(texts)
+    assert "scaler" in (CHART / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_plain_yaml_is_well_kept() -> None:
+    rules = "{line-length: {max: 100}, document-start: disable}"
+    config = YamlLintConfig(f"{{extends: default, rules: {rules}}}")
+    plain = [*CHART.glob("*.yaml"), *CHART.glob("ci/*"), CHART / "files" / "alerts.yaml"]
+    plain += ROOT.glob("tests/deploy/alerts/*")
+
+    for path in plain:
+        problems = list(linter.run(path.read_text(encoding="utf-8"), config))
+        assert not problems, f"{path}: {problems}"
+
+
+def test_the_chart_installs_the_version_it_comes_with() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    with Chart.load(CHART) as chart:
+        assert chart.metadata["appVersion"] == project["version"]
+    assert worker(render(MINIMAL))["image"] == f"call-consumer:{project['version']}"
+
+
+def test_the_notes_name_commands_that_exist() -> None:
+    with Chart.load(CHART) as chart:
+        notes = chart.render(MINIMAL, name="calling")["call-consumer/templates/NOTES.txt"]
+
+    commands = re.findall(r"call-consumer ((?:dlq )?[a-z]+)", notes.replace("dlq stats", "dlq"))
+    assert set(commands) == {"lines", "publish", "dlq"}
+    assert set(commands) <= set(main.commands)
+    assert isinstance(main.commands["dlq"], Group)
+
+
+# --- the restricted Pod Security Standard, written out
+
+
+VOLUMES = {
+    *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral"),
+    *("persistentVolumeClaim", "projected", "secret"),
+}
+
+
+@pytest.mark.parametrize("name", ["worker", "check"])
+def test_pods_meet_the_restricted_standard(objects: list[Object], name: str) -> None:
+    pod = pods(objects)[name]
+    of_pod = pod["securityContext"]
+
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert of_pod["runAsNonRoot"] is True
+    assert of_pod["seccompProfile"]["type"] in {"RuntimeDefault", "Localhost"}
+    assert of_pod.get("runAsUser") != 0
+    assert not {"sysctls", "windowsOptions", "seLinuxOptions", "appArmorProfile"} & of_pod.keys()
+    for volume in pod.get("volumes", []):
+        assert volume.keys() - {"name"} <= VOLUMES
+    for container in [*pod["containers"], *pod.get("initContainers", [])]:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"]["drop"] == ["ALL"]
+        assert set(context["capabilities"].get("add", [])) <= {"NET_BIND_SERVICE"}
+        assert context.get("runAsUser") != 0
+        assert context.get("runAsNonRoot", True) is True
+        assert not {"privileged", "procMount", "seLinuxOptions", "seccompProfile"} & context.keys()
+        assert not any("hostPort" in port for port in container.get("ports", []))
+        assert not any(
+            "host" in container[probe].get("httpGet", {})
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe")
+            if probe in container
+        )
+
+
+@pytest.mark.parametrize("name", ["worker", "check"])
+def test_pods_have_no_token_no_service_variables_and_a_root_they_cannot_write(
+    objects: list[Object], name: str
+) -> None:
+    pod = pods(objects)[name]
+
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    for container in pod["containers"]:
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["resources"]["limits"]["memory"]
+
+
+def test_the_default_user_is_the_images() -> None:
+    context = pods(render(MINIMAL))["worker"]["securityContext"]
+
+    assert [context[each] for each in ("runAsUser", "runAsGroup", "fsGroup")] == [10001] * 3
+
+
+# --- typos
+
+
+def keys_of(values: Object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in values.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from keys_of(value, (*path, key))
+
+
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", list(keys_of(VALUES)), ids=".".join)
+def test_a_misspelt_key_is_refused(path: tuple[str, ...]) -> None:
+    misspelt = f"{path[-1]}x"
+    values: Any = {misspelt: None}
+    for key in reversed(path[:-1]):
+        values = {key: values}
+
+    with pytest.raises(HelmError, match=f"additional properties '{misspelt}' not allowed"):
+        render(values | {"nameOverride": ""})
+
+
+WRONG: dict[str, tuple[Object, str]] = {
+    "two replicas on SQLite": (MINIMAL | {"replicas": 2}, "/replicas.*maximum: got 2, want 1"),
+    "a drain shorter than a call": (
+        MINIMAL | {"settings": {"drainS": 65, "timeoutS": 65}},
+        "settings.drainS: must be more than settings.timeoutS",
+    ),
+    "no addresses": ({}, "set secrets.existingSecret, or secrets.rabbitmqUrl"),
+    "half of the addresses": (
+        {"secrets": {"rabbitmqUrl": OWN["rabbitmqUrl"]}},
+        "set secrets.existingSecret, or secrets.bitrix24Url",
+    ),
+    "PostgreSQL without its address": (
+        OWN_POSTGRES | {"secrets": OWN},
+        "set secrets.existingSecret, or secrets.ledgerUrl",
+    ),
+    "PostgreSQL's address for SQLite": (
+        {"secrets": OWN_POSTGRES["secrets"]},
+        "/secrets/ledgerUrl.*maxLength",
+    ),
+    "addresses in two places": (
+        {"secrets": OWN | {"existingSecret": "addresses"}},
+        "/secrets/rabbitmqUrl.*maxLength",
+    ),
+    "no probes": (MINIMAL | {"settings": {"httpPort": 0}}, "/settings/httpPort.*minimum"),
+    "root": (MINIMAL | {"podSecurityContext": {"runAsUser": 0}}, "/runAsUser.*minimum"),
+}
+
+
+@pytest.mark.parametrize(("values", "why"), WRONG.values(), ids=WRONG)
+def test_what_cannot_work_is_refused_and_no_address_shown(values: Object, why: str) -> None:
+    with pytest.raises(HelmError, match=why) as refused:
+        render(values)
+
+    assert not re.search("pa55|s3cret", str(refused.value))
+
+
+# --- settings and addresses
+
+
+def test_the_settings_are_the_workers_with_its_defaults() -> None:
+    ours = {snake(name): value for name, value in VALUES["settings"].items()}
+    workers = {
+        name: field.default for name, field in Settings.model_fields.items() if name not in SECRETS
+    }
+
+    assert {**ours, "retry_delays_s": tuple(ours["retry_delays_s"])} == {
+        name: "" if default is None else default for name, default in workers.items()
+    }
+
+
+def test_the_schema_lists_the_workers_settings() -> None:
+    with Chart.load(CHART) as chart:
+        schema = chart.schema or {}
+
+    settings = schema["properties"]["settings"]
+    assert {snake(name) for name in settings["properties"]} == set(Settings.model_fields) - SECRETS
+    assert settings["additionalProperties"] is False
+
+
+def environment(objects: list[Object], name: str) -> dict[str, str]:
+    """Return the environment of a pod's container, as Kubernetes puts it together."""
+    (container,) = pods(objects)[name]["containers"]
+    (source,) = container["envFrom"]
+    config = one(objects, "ConfigMap", source["configMapRef"]["name"])
+    own = {each["name"]: each["value"] for each in container.get("env") or []}
+    return {**config["data"], **own}
+
+
+@pytest.mark.parametrize("name", ["worker", "check"])
+def test_the_worker_reads_its_settings_as_they_were_given(
+    scenario: str, objects: list[Object], name: str, tmp_path: Path
+) -> None:
+    variables = environment(objects, name)
+    given = values_of(scenario)
+    for secret in MAY_BE_FILES:
+        if f"{PREFIX}{secret.upper()}_FILE" in variables:
+            file = tmp_path / Path(variables[f"{PREFIX}{secret.upper()}_FILE"]).name
+            file.write_text(OWN_POSTGRES["secrets"][camel(secret)])
+            variables[f"{PREFIX}{secret.upper()}_FILE"] = str(file)
+
+    read = read_settings(variables)
+
+    for key, value in given.get("settings", {}).items():
+        found = getattr(read, snake(key))
+        assert (list(found) if isinstance(found, tuple) else found) == value
+    assert read.rabbitmq_url
+    assert read.bitrix24_url
+
+
+ADDRESSES: dict[str, Object] = {
+    "a Secret that exists": MINIMAL,
+    "SQLite": {"secrets": OWN},
+    "PostgreSQL": OWN_POSTGRES,
+}
+
+
+@pytest.mark.parametrize("values", ADDRESSES.values(), ids=ADDRESSES)
+@pytest.mark.parametrize("name", ["worker", "check"])
+def test_addresses_reach_the_pods_as_files_and_only_so(values: Object, name: str) -> None:
+    objects = render(values)
+    pod = pods(objects)[name]
+    (container,) = pod["containers"]
+    (mount,) = [each for each in container["volumeMounts"] if each["name"] == "secrets"]
+    (volume,) = [each["secret"] for each in pod["volumes"] if each["name"] == "secrets"]
+    variables = environment(objects, name)
+    files = {value for key, value in variables.items() if key.endswith("_FILE")}
+
+    assert files == {f"{mount['mountPath']}/{item['path']}" for item in volume["items"]}
+    assert mount["readOnly"]
+    assert volume["defaultMode"] == 0o440
+    shown = [each for each in objects if re.search("pa55|s3cret", str(each))]
+    assert [each["kind"] for each in shown] == ([] if values is MINIMAL else ["Secret"])
+    if shown:
+        assert set(shown[0]["stringData"]) == {item["key"] for item in volume["items"]}
+        assert named(shown[0]) == volume["secretName"]
+
+
+def test_pods_are_replaced_when_settings_or_own_addresses_change() -> None:
+    def checksums(values: Object) -> Object:
+        pod = one(render(values), "Deployment")["spec"]["template"]
+        return dict(pod["metadata"]["annotations"])
+
+    before = checksums({"secrets": OWN})
+    other_rate = checksums({"secrets": OWN, "settings": {"ratePerS": 5}})
+    other_broker = checksums({"secrets": OWN | {"rabbitmqUrl": "amqp://elsewhere/"}})
+
+    assert {key for key in before if before[key] != other_rate[key]} == {"checksum/config"}
+    assert {key for key in before if before[key] != other_broker[key]} == {"checksum/secret"}
+
+
+# --- ledger, stop, probes
+
+
+def test_sqlite_has_one_replica_on_a_volume_that_outlives_the_release() -> None:
+    objects = render(MINIMAL)
+    spec = one(objects, "Deployment")["spec"]
+    claim = one(objects, "PersistentVolumeClaim")
+    mounts = {each["name"]: each["mountPath"] for each in worker(objects)["volumeMounts"]}
+
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    file = environment(objects, "worker")["CALLS_LEDGER_URL"].removeprefix("sqlite:///")
+    assert str(Path(file).parent) == mounts["ledger"]
+    # The test's pod cannot have the volume: it may be mounted elsewhere.
+    assert environment(objects, "check")["CALLS_LEDGER_URL"] == "sqlite://"
+    assert not [each for each in objects if each["kind"] == "PodDisruptionBudget"]
+
+
+def test_postgresql_has_a_standby_that_no_upgrade_and_no_eviction_takes_away() -> None:
+    objects = render(OWN_POSTGRES)
+    spec = one(objects, "Deployment")["spec"]
+
+    assert spec["replicas"] == 2
+    assert spec["strategy"]["type"] == "RollingUpdate"
+    assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert one(objects, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    assert "PersistentVolumeClaim" not in str(objects)
+    (spread,) = spec["template"]["spec"]["topologySpreadConstraints"]
+    assert spread["labelSelector"] == spec["selector"]
+
+
+def test_the_grace_period_is_longer_than_a_drain_and_that_longer_than_a_call(
+    objects: list[Object],
+) -> None:
+    variables = environment(objects, "worker")
+    drain_s, timeout_s = float(variables["CALLS_DRAIN_S"]), float(variables["CALLS_TIMEOUT_S"])
+
+    assert pods(objects)["worker"]["terminationGracePeriodSeconds"] > drain_s > timeout_s
+
+
+def test_probes_and_metrics_are_where_the_worker_serves_them(objects: list[Object]) -> None:
+    routes = {route.path for route in build_app(dict).routes}  # type: ignore[attr-defined]
+    container = worker(objects)
+    (port,) = container["ports"]
+    probes = {
+        name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")
+    }
+
+    assert str(port["containerPort"]) == environment(objects, "worker")["CALLS_HTTP_PORT"]
+    paths = {name: probe["path"] for name, probe in probes.items()}
+    assert paths == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
+    assert routes == {*paths.values(), "/metrics"}
+    assert {probe["port"] for probe in probes.values()} == {port["name"]}
+    (service,) = one(objects, "Service")["spec"]["ports"]
+    assert service["targetPort"] == port["name"]
+    for monitor in [each for each in objects if each["kind"] == "ServiceMonitor"]:
+        (endpoint,) = monitor["spec"]["endpoints"]
+        assert endpoint["port"] == service["name"]
+        assert endpoint["path"] == "/metrics"
+
+
+# --- how the objects hang together
+
+
+def test_selectors_meet_the_worker_and_the_policy_the_test_too(objects: list[Object]) -> None:
+    deployment = one(objects, "Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    of_test = one(objects, "Pod")["metadata"]["labels"].items()
+    budgets = [each for each in objects if each["kind"] == "PodDisruptionBudget"]
+    matching = [each["spec"]["selector"]["matchLabels"] for each in [deployment, *budgets]]
+
+    for selector in [*matching, one(objects, "Service")["spec"]["selector"]]:
+        assert selector.items() <= labels
+        assert not selector.items() <= of_test
+    policy = one(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items()
+    assert policy <= labels
+    assert policy <= of_test
+    for monitor in [each for each in objects if each["kind"] == "ServiceMonitor"]:
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        assert wanted <= one(objects, "Service")["metadata"]["labels"].items()
+
+
+def test_what_pods_refer_to_is_there_or_named_in_the_values(
+    scenario: str, objects: list[Object]
+) -> None:
+    made = {(each["kind"], named(each)) for each in objects}
+    given = (CHART / "ci" / f"{scenario}-values.yaml").read_text(encoding="utf-8")
+    names = {
+        "configMap": ("ConfigMap", "name"),
+        "persistentVolumeClaim": ("PersistentVolumeClaim", "claimName"),
+        "secret": ("Secret", "secretName"),
+    }
+
+    for pod in pods(objects).values():
+        wanted = {("ServiceAccount", pod["serviceAccountName"])}
+        for volume in pod["volumes"]:
+            for source in volume.keys() & names.keys():
+                kind, name = names[source]
+                wanted.add((kind, volume[source][name]))
+        for kind, name in wanted - made:
+            assert re.search(rf": {name}$", given, re.MULTILINE), f"{kind} {name}"
+
+
+def test_a_closed_network_names_every_way_out() -> None:
+    policy = one(render(values_of("locked-down-network")), "NetworkPolicy")["spec"]
+
+    ways = [([port["port"] for port in each["ports"]], "to" in each) for each in policy["egress"]]
+    assert ways == [([53, 53], True), ([5671], True), ([3128], True), ([5432], True)]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    (way_in,) = policy["ingress"]
+    assert (way_in["ports"][0]["port"], len(way_in["from"])) == (8080, 1)
+
+
+def test_by_default_there_is_no_way_to_a_database_that_is_not_used() -> None:
+    policy = one(render(MINIMAL), "NetworkPolicy")["spec"]
+
+    ports = {port["port"] for way in policy["egress"] for port in way["ports"]}
+    assert ports == {53, 5672, 5671, 443}
+
+
+def test_the_name_can_be_the_users_own() -> None:
+    assert {named(each) for each in render(MINIMAL | {"fullnameOverride": "calls"})} == {
+        "calls",
+        "calls-check",
+    }
+
+
+# --- monitoring
+
+
+def test_monitoring_is_off_unless_asked_for() -> None:
+    assert {each["kind"] for each in render(MINIMAL)} == {
+        *("ConfigMap", "Deployment", "NetworkPolicy", "PersistentVolumeClaim", "Pod"),
+        *("Service", "ServiceAccount"),
+    }
+
+
+def test_rules_and_dashboard_are_the_files() -> None:
+    objects = render(values_of("monitoring"))
+    rules = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text(encoding="utf-8"))
+    dashboard = (CHART / "files" / "dashboard.json").read_text(encoding="utf-8")
+
+    assert one(objects, "PrometheusRule")["spec"] == rules
+    config = one(objects, "ConfigMap", "-dashboard")
+    assert config["data"]["call-consumer.json"].strip() == dashboard.strip()
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    for kind in OPERATORS_OWN:
+        assert one(objects, kind)["metadata"]["labels"]["release"] == "prometheus"
