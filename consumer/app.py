@@ -27,6 +27,7 @@ from consumer.broker import (
 )
 from consumer.caller import Caller
 from consumer.decision import Refused, Unavailable
+from consumer.evictions import Evictions
 from consumer.health import Part, serve
 from consumer.housekeeping import Housekeeping, keep_running
 from consumer.intake import Intake
@@ -37,6 +38,7 @@ from consumer.ledger.recovery import Recovery
 from consumer.limits.circuit_breaker import CircuitBreaker, Kind
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import Defaults
+from consumer.policies import Policies
 from consumer.portal import Portal
 from consumer.processor import Processor, Rules
 from consumer.publisher import Publisher
@@ -86,7 +88,17 @@ class App:
             settings.ledger_url.get_secret_value(), settings.queue, settings.concurrency
         )
         self.portal = Portal(portal_url, timeout_s=settings.timeout_s)
-        self.publisher = Publisher(self._url)
+        self.policies = Policies()
+        self.publisher = Publisher(
+            self._url, on_full=lambda queue: self.policies.seen("max-length", queue)
+        )
+        self._evictions = Evictions(
+            self._url,
+            self.topology,
+            self.publisher,
+            self.policies,
+            declares=settings.declare,
+        )
         announcer = Announcer(self.publisher, self.topology)
         self._rate_limiter = RateLimiter(settings.rate_per_s, settings.burst)
         self.breaker = CircuitBreaker(
@@ -131,6 +143,7 @@ class App:
             portal=self.portal,
             topology=self.topology,
             lease=self.lease,
+            policies=self.policies,
             connection=lambda: self.connection,
             is_idle=lambda: self.worker.idle,
             declares=settings.declare,
@@ -206,7 +219,12 @@ class App:
                 await self._broker.start()
 
     def _work(self) -> list[Coroutine[Any, Any, object]]:
-        jobs = {"intake": self.intake.run, "breaker": self.breaker.run, **self._housekeeping.jobs}
+        jobs = {
+            "intake": self.intake.run,
+            "breaker": self.breaker.run,
+            "evictions": self._evictions.run,
+            **self._housekeeping.jobs,
+        }
         return [keep_running(name, job) for name, job in jobs.items()]
 
     async def _still_faulty(self, kind: Kind, codes: set[str]) -> bool:
@@ -241,6 +259,8 @@ class App:
                 troubles.get("ledger", "down" if "ledger" in held else "writable"),
             ),
             "pause": Part(ok=True, detail=self.breaker.detail),
+            # Ready all the same: calls go on, and to take the worker away would mend nothing.
+            "policies": Part(ok=True, detail=self.policies.detail),
         }
 
     def _troubles(self) -> dict[str, str]:
