@@ -11,7 +11,7 @@ import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
-from consumer import app as wiring
+from consumer import housekeeping
 from consumer.app import topology_of
 from consumer.broker import NoBroker
 from consumer.check import check
@@ -165,7 +165,7 @@ async def test_no_letter_is_dropped_where_no_more_fit_and_that_is_seen(
 async def test_a_queue_that_a_policy_let_expire_is_seen(
     bench: Bench, node: PrivateNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wiring, "MEASURE_S", 0.2)
+    monkeypatch.setattr(housekeeping, "TEND_S", 0.2)
     seen = hits("expires")
     async with bench.running() as app:
         with policy(node, {"expires": 500}, f"^{re.escape(bench.queue)}[.]delay"):
