@@ -40,6 +40,8 @@ from consumer.rabbitmq.lease import Lease
 from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.subscription import Intake
 from consumer.rabbitmq.topology import Topology, declare, explained, topology_of
+from consumer.evictions import Evictions
+from consumer.policies import Policies
 from consumer.reconciler import Reconciler
 from consumer.settings import Settings, service_variables
 from consumer.startup import Startup
@@ -85,7 +87,17 @@ class App:
             settings.ledger_url.get_secret_value(), settings.queue, settings.concurrency
         )
         self.portal = Portal(portal_url, timeout_s=settings.timeout_s)
-        self.publisher = Publisher(self._url)
+        self.policies = Policies()
+        self.publisher = Publisher(
+            self._url, on_full=lambda queue: self.policies.seen("max-length", queue)
+        )
+        self._evictions = Evictions(
+            self._url,
+            self.topology,
+            self.publisher,
+            self.policies,
+            declares=settings.declare,
+        )
         announcer = Announcer(self.publisher, self.topology)
         self._rate_limiter = RateLimiter(settings.rate_per_s, settings.burst)
         self.breaker = CircuitBreaker(
@@ -130,6 +142,7 @@ class App:
             portal=self.portal,
             topology=self.topology,
             lease=self.lease,
+            policies=self.policies,
             connection=lambda: self.connection,
             is_idle=lambda: self.worker.idle,
             declares=settings.declare,
@@ -205,7 +218,12 @@ class App:
                 await self._broker.start()
 
     def _work(self) -> list[Coroutine[Any, Any, object]]:
-        jobs = {"intake": self.intake.run, "breaker": self.breaker.run, **self._housekeeping.jobs}
+        jobs = {
+            "intake": self.intake.run,
+            "breaker": self.breaker.run,
+            "evictions": self._evictions.run,
+            **self._housekeeping.jobs,
+        }
         return [keep_running(name, job) for name, job in jobs.items()]
 
     async def _still_faulty(self, kind: Kind, codes: set[str]) -> bool:
@@ -240,6 +258,8 @@ class App:
                 troubles.get("ledger", "down" if "ledger" in held else "writable"),
             ),
             "pause": Part(ok=True, detail=self.breaker.detail),
+            # Ready all the same: calls go on, and to take the worker away would mend nothing.
+            "policies": Part(ok=True, detail=self.policies.detail),
         }
 
     def _troubles(self) -> dict[str, str]:

@@ -23,6 +23,7 @@ from consumer.rabbitmq.topology import (
     declare_over,
     missing_from,
 )
+from consumer.policies import Policies
 
 WATCH_S = 1.0
 TEND_S = 5.0
@@ -75,6 +76,7 @@ class Housekeeping:
         portal: Tells the operating time used.
         topology: Seen to be there.
         lease: Seen to be ours.
+        policies: Told of each queue that is gone.
         connection: The one that messages are taken over.
         is_idle: Whether no message is being worked on.
         declares: Whether to declare what is missing, or only to say so.
@@ -91,6 +93,7 @@ class Housekeeping:
         portal: Portal,
         topology: Topology,
         lease: Lease,
+        policies: Policies,
         connection: Callable[[], AbstractConnection | None],
         is_idle: Callable[[], bool],
         declares: bool,
@@ -103,11 +106,13 @@ class Housekeeping:
         self._portal = portal
         self._topology = topology
         self._lease = lease
+        self._policies = policies
         self._connection = connection
         self._is_idle = is_idle
         self._declares = declares
         self._retention_days = retention_days
         self._starved = False
+        self._gone: set[str] = set()
         self.troubles: dict[str, str] = {}
         """What keeps us from taking messages, in words, by the reason that the intake is held."""
 
@@ -170,6 +175,7 @@ class Housekeeping:
 
     async def _see_topology(self, connection: AbstractConnection) -> None:
         missing = await missing_from(connection, self._topology)
+        self._see_expired(missing)
         try:
             if missing:
                 await self._declare(connection, missing)
@@ -190,6 +196,13 @@ class Housekeeping:
             self._hold("lease", str(error))
         else:
             self._release("lease")
+
+    def _see_expired(self, missing: list[str]) -> None:
+        """Say once that a queue is gone: a person deleted it, or a policy let it expire."""
+        gone = {item.removeprefix("queue ") for item in missing if item.startswith("queue ")}
+        for queue in sorted(gone - self._gone):
+            self._policies.seen("expires", queue)
+        self._gone = gone
 
     async def _declare(self, connection: AbstractConnection, missing: list[str]) -> None:
         if not self._declares:
@@ -219,8 +232,8 @@ class Housekeeping:
                 found = await self._publisher.depths(self._topology.names)
                 for name, messages in found.items():
                     metrics.QUEUE_MESSAGES.labels(name).set(messages)
-                self._see_that_we_are_fed(found[self._topology.requests.name])
-                letters = found[self._topology.dead_letters.name]
+                self._see_that_we_are_fed(found.get(self._topology.requests.name, 0))
+                letters = found.get(self._topology.dead_letters.name)
                 oldest = await self._ledger.oldest_failure() if letters else 0.0
                 metrics.OLDEST_DEAD_LETTER.set(oldest)
             if self._portal.usage is not None:

@@ -441,12 +441,13 @@ def read_trail(
     Args:
         headers: AMQP headers as received.
         ours: Whether the message came through the default exchange, as those from our queues do.
+            One that the broker dead-lettered and somebody moved back tells how it came before.
         now: For a message that has no trail yet.
         published_at: The AMQP timestamp, if there is one.
     """
     first_seen = published_at if published_at is not None and published_at < now else now
     trail = Trail(first_seen_at=first_seen, trace=_trace(headers))
-    if not ours:
+    if not ours or came_from_upstream(headers):
         return trail
     # A dead letter that somebody moved back with the broker's own tools is the next replay.
     moved = read_moment(headers.get("x-failed-at")) is not None
@@ -458,6 +459,23 @@ def read_trail(
         unsure_since=read_moment(headers.get("x-unsure-since")),
         first_seen_at=read_moment(headers.get("x-first-seen-at")) or first_seen,
     )
+
+
+def deaths(headers: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what the broker wrote down each time it dead-lettered a message, the latest first.
+
+    Source: https://www.rabbitmq.com/docs/dlx#effects
+    """
+    found = headers.get("x-death")
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def came_from_upstream(headers: Mapping[str, Any]) -> bool:
+    """Tell whether a dead-lettered message came through a named exchange, with upstream's headers.
+
+    Whatever we publish to our queues goes through the default exchange, whose name is empty.
+    """
+    return any(death.get("exchange") for death in deaths(headers))
 
 
 def _count(value: object, default: int) -> int:

@@ -92,6 +92,12 @@ PUBLISH_FAILURES = Counter(
     ["why"],
     registry=REGISTRY,
 )
+POLICY_HITS = Counter(
+    "call_consumer_policy_hits",
+    "Times that a policy of the broker's was seen to work against our queues, by its setting.",
+    ["setting"],
+    registry=REGISTRY,
+)
 LEDGER = Histogram(
     "call_consumer_ledger_seconds",
     "Time that a read or write of the ledger takes.",

@@ -291,7 +291,7 @@ class Bench:
         """Return settings for this bench, quick and without a rate limit."""
         settings = Settings.model_validate(self.given | changes)
         topology = topology_of(settings)
-        for queue in (topology.requests, topology.dead_letters, *topology.delays.values()):
+        for queue in topology.queues:
             self.used.add(queue.name)
         self.used.add(f"{settings.queue}.ledger")
         return settings
@@ -391,6 +391,12 @@ class Bench:
         """Count the messages that are ready in a queue."""
         found = await self.channel.declare_queue(queue, passive=True)
         return found.declaration_result.message_count or 0
+
+    async def until_count(self, queue: str, count: int) -> None:
+        """Wait until so many messages are ready in a queue."""
+        async with asyncio.timeout(WITHIN_S):
+            while await self.count(queue) != count:  # noqa: ASYNC110  # the broker tells nobody
+                await asyncio.sleep(0.01)
 
     async def note(self, message: AbstractIncomingMessage) -> None:
         await message.ack()

@@ -64,7 +64,15 @@ async def test_a_running_worker_is_alive_and_ready(
         detail = await until_status(http, bench, 200)
         alive = await http.get("/livez")
 
-    assert set(detail) == {"status", "started", "broker", "publisher", "ledger", "pause"}
+    assert set(detail) == {
+        "status",
+        "started",
+        "broker",
+        "publisher",
+        "ledger",
+        "pause",
+        "policies",
+    }
     assert alive.json() == {"status": "alive"}
 
 

@@ -27,6 +27,7 @@ from consumer.operations.dead_letters import (
     look,
     send_back,
 )
+from consumer.messages import CallRequested
 from consumer.output import OutputFailed, is_terminal, say, shown_id
 from consumer.rabbitmq.connection import LINK_ERRORS, connect, link_losses
 from consumer.rabbitmq.topology import topology_of
@@ -132,15 +133,11 @@ async def _replay(
     settings: Settings, letters: Collection[DeadLetter], how: Replay, rate: float | None
 ) -> None:
     logging_.set_up("warning", stream=sys.stderr)
-    pace = RateLimiter(rate or 0, 1)
     sent = 0
     url, topology = settings.needed("rabbitmq_url"), topology_of(settings)
     # On one terminal with the ids the bar would run into them, and they show as much.
     hidden = not is_terminal(sys.stderr) or is_terminal(sys.stdout)
     with click.progressbar(length=len(letters), file=sys.stderr, hidden=hidden) as bar:
-
-        async def each(_: DeadLetter) -> None:
-            await pace.acquire()
 
         def done(letter: DeadLetter) -> None:
             nonlocal sent
@@ -149,7 +146,8 @@ async def _replay(
             say(shown_id(letter.id))
 
         try:
-            await send_back(url, topology, {letter.key for letter in letters}, how, each, done=done)
+            keys = [letter.key for letter in letters]
+            await send_back(url, topology, keys, how, done=done, rate_per_s=rate)
         finally:
             if how.edits and sent:
                 log.warning("dead_letters.edited", who=_who(), fields=sorted(how.edits), sent=sent)
@@ -280,7 +278,7 @@ async def _discard(
 
     url, topology = settings.needed("rabbitmq_url"), topology_of(settings)
     try:
-        await give_up(url, topology, {letter.key for letter in letters}, each, done)
+        await give_up(url, topology, [letter.key for letter in letters], each, done)
     finally:
         _tell("discarded", discarded, len(letters))
     _all_done(discarded, len(letters))

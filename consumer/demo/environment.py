@@ -206,7 +206,10 @@ def _text_of(log: Path) -> str:
 async def _delete(url: str, topology: Topology) -> None:
     async with await connect(url, "demo") as connection:
         channel = await connection.channel()
-        for name in (*topology.names, f"{topology.requests.name}.ledger"):
+        for name in [
+            *(queue.name for queue in topology.queues),
+            f"{topology.requests.name}.ledger",
+        ]:
             await channel.queue_delete(name)
         await channel.exchange_delete(topology.exchange)
 

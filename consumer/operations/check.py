@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
+from uuid import uuid4
 
 import aio_pika
-from aio_pika.abc import AbstractConnection
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
+from aio_pika.exceptions import DeliveryError
 from aiormq.exceptions import (
     ChannelAccessRefused,
     ChannelNotFoundEntity,
@@ -25,6 +27,9 @@ from consumer.settings import Settings, WrongSettings
 
 OLDEST_BROKER = (3, 10)
 CLOCK_TOLERANCE_S = 60.0
+PROBES = 25
+"""So high a limit is found by trying; who sets one for all queues mostly means a small one."""
+PROBE_EXPIRES_MS = 60_000
 SCOPES = ("call", "telephony")
 
 
@@ -58,9 +63,10 @@ async def _broker(settings: Settings, topology: Topology) -> AsyncIterator[Findi
         # Where some of ours are there, a worker has run, and all should be.
         lease = f"{topology.requests.name}.ledger"
         expected = not settings.declare or await _any_exists(connection, [*topology.names, lease])
-        for queue in (topology.requests, topology.dead_letters, *topology.delays.values()):
+        for queue in topology.queues:
             yield await _queue(connection, queue, settings, expected=expected)
         yield await _exchange(connection, topology, settings, expected=expected)
+        yield await _policies(connection, topology)
         async for finding in _work(connection, topology):
             yield finding
 
@@ -76,10 +82,74 @@ async def _work(connection: AbstractConnection, topology: Topology) -> AsyncIter
     waiting = requests.declaration_result.message_count
     workers = requests.declaration_result.consumer_count
     yield Finding("workers", "ok", f"{workers} registered, {waiting} requests wait")
-    if letters := dead.declaration_result.message_count:
-        yield Finding("dead letters", "warning", str(letters), "call-consumer dlq stats")
+    evicted = await _count(connection, topology.evicted)
+    if letters := (dead.declaration_result.message_count or 0) + evicted:
+        detail = f"{letters}, {evicted} of them evicted by a policy" if evicted else str(letters)
+        yield Finding("dead letters", "warning", detail, "call-consumer dlq stats")
     else:
         yield Finding("dead letters", "ok", "none")
+
+
+async def _count(connection: AbstractConnection, queue: Queue) -> int:
+    """Count what a queue holds, if it is there."""
+    with suppress(ChannelNotFoundEntity, ChannelAccessRefused):
+        async with connection.channel() as channel:
+            found = await channel.declare_queue(queue.name, passive=True)
+        return found.declaration_result.message_count or 0
+    return 0
+
+
+async def _policies(connection: AbstractConnection, topology: Topology) -> Finding:
+    """Try on a queue like the dead letters' what no argument can withstand, and delete it.
+
+    AMQP does not tell which policies there are; small limits show when they are met.
+    """
+    name = f"{topology.dead_letters.name}.check-{uuid4().hex[:8]}"
+    arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-expires": PROBE_EXPIRES_MS}
+    for argument in ("x-delivery-limit", "x-overflow"):
+        arguments[argument] = topology.dead_letters.arguments[argument]
+    try:
+        async with connection.channel() as channel:
+            queue = await channel.declare_queue(name, durable=True, arguments=arguments)
+            try:
+                limits = [limit async for limit in _limits(channel, queue)]
+            finally:
+                await queue.delete(if_unused=False, if_empty=False)
+    except ChannelAccessRefused:
+        return Finding("policies", "ok", "this user may not make a queue to try them on")
+    if limits:
+        mend = "take that out of the policy for our queues; OPERATING.md: A policy over our queues"
+        return Finding("policies", "warning", f"one sets {', '.join(limits)}", mend)
+    return Finding("policies", "ok", "no small limit on the queues")
+
+
+async def _limits(channel: AbstractChannel, queue: AbstractQueue) -> AsyncIterator[str]:
+    """Fill a queue and empty it; then put its one message back, again and again."""
+    confirmed = 0
+    with suppress(DeliveryError):
+        for _ in range(PROBES):
+            await _publish_to(channel, queue)
+            confirmed += 1
+    if confirmed < PROBES:
+        yield "max-length"
+    kept = 0
+    while await queue.get(no_ack=True, fail=False) is not None:
+        kept += 1
+    if kept < confirmed:
+        yield "max-length with overflow drop-head"
+    with suppress(DeliveryError):
+        await _publish_to(channel, queue)
+        for looks in range(PROBES):
+            message = await queue.get(fail=False)
+            if message is None:
+                yield f"delivery-limit {looks - 1}"
+                return
+            await message.reject(requeue=True)
+
+
+async def _publish_to(channel: AbstractChannel, queue: AbstractQueue) -> None:
+    message = aio_pika.Message(b"call-consumer check", message_id=uuid4().hex)
+    await channel.default_exchange.publish(message, queue.name)
 
 
 def _version(connection: AbstractConnection) -> Finding:
@@ -109,7 +179,9 @@ async def _queue(
     try:
         async with connection.channel() as channel:
             await channel.declare_queue(queue.name, passive=True)
-    except ChannelNotFoundEntity:
+    except ChannelNotFoundEntity as error:
+        if "home node" in str(error):
+            return Finding(item, "warning", "is on a node of the broker's that is down", "start it")
         return _missing(
             item,
             f"rabbitmqadmin declare queue name={queue.name} durable=true "

@@ -1,8 +1,10 @@
 """Dead letters: look at them without changing anything, send them back, or give them up."""
 
+import asyncio
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
@@ -19,7 +21,9 @@ from typing import Any
 from aio_pika.abc import AbstractIncomingMessage
 
 from consumer.bitrix24.errors import advice_for
+from consumer.deaths import DEATHS, id_of, own_headers
 from consumer.messages import (
+    MAX_BODY_BYTES,
     Defaults,
     Invalid,
     Trail,
@@ -29,19 +33,24 @@ from consumer.messages import (
     read_trail,
     readable_id,
 )
-from consumer.rabbitmq.browser import WINDOW, in_hand
-from consumer.rabbitmq.publisher import Publisher, build_message
-from consumer.rabbitmq.topology import Topology
+from consumer.hand import WINDOW, InOtherHands, TakenBack, in_hand
+from consumer.publisher import Publisher, build_message
+from consumer.topology import Topology
+from consumer.turns import Turns
 
 ADVICE = {
     "exhausted": "See whether the portal is well again, then replay.",
     "unsure": "Replay it: the call history is asked first. If that is unreadable: A doubt.",
     "invalid": "Replay with --set if that mends it; else mend it upstream, and discard this one.",
     "expired": "Discard it, or replay it with --set expires_at=…",
-    "broker": "See the worker's log for worker.bug; then replay.",
+    "broker": "Somebody moved it here, or the broker did: see its log; then replay.",
 }
 
 REUSED = "Publish it with an id of its own, discard this: a replay announces the other request."
+BEGINNING_BYTES = 200
+MISSES = 2
+"""So often we look again for what somebody else may have in hand, `MISSED_S` seconds apart."""
+MISSED_S = 1.0
 
 
 class NoSuchDeadLetter(LookupError):
@@ -54,11 +63,11 @@ class DeadLetter:
 
     Attributes:
         id: Its request id, else its AMQP message id.
-        key: Tells it from all others in the queue.
+        key: Tells it from all others in the queue but exact copies of it.
         reason: As in `call.failed`, or `broker` if the broker itself put it here.
         attempt: The last attempt made.
         fields: The body as parsed, empty if it cannot be.
-        headers: As they came.
+        headers: Ours, and what we would have written for what the broker put here.
     """
 
     id: str
@@ -97,12 +106,14 @@ class DeadLetter:
             return (
                 "Publish it with an id of its own, discard this: a replay announces the other one."
             )
+        if self.reason == "broker" and self.code in DEATHS:
+            return DEATHS[self.code].advice
         told = advice_for(self.code or "", self.description or "")
-        return told if self.reason == "refused" and told else ADVICE.get(self.reason, told)
+        return told if self.reason == "refused" else ADVICE.get(self.reason, told)
 
     def as_json(self, *, unmask: bool) -> str:
         """Write it as one line of JSON, complete enough to be an export."""
-        body: object = dict(self.fields) or self.body.decode(errors="replace")
+        body: object = dict(self.fields) or _text_of(self.body)
         if not unmask:
             body = {k: _shown(k, v) for k, v in self.fields.items()} or "…"
         told = {name: getattr(self, name) for name in _TOLD}
@@ -130,15 +141,22 @@ def _shown(name: str, value: object) -> object:
     return value if name in _HARMLESS else "…"
 
 
-def read_dead_letter(message: AbstractIncomingMessage) -> DeadLetter:
-    """Read what the dead-letter queue holds, whatever that is."""
-    headers = message.headers
+def _text_of(body: bytes) -> str:
+    """Return an unreadable body, or what one begins with that may have any size."""
+    if len(body) <= MAX_BODY_BYTES:
+        return body.decode(errors="replace")
+    return f"{body[:BEGINNING_BYTES].decode(errors='replace')}… ({len(body)} bytes in all)"
+
+
+def read_dead_letter(message: AbstractIncomingMessage, requests: str) -> DeadLetter:
+    """Read what the dead-letter queue of the queue *requests* holds, whatever that is."""
+    headers = own_headers(message, requests)
     fields = read_json(message.body)
     readable: dict[str, Any] = fields if isinstance(fields, dict) else {}
     digest = hashlib.sha256(message.body).hexdigest()
     return DeadLetter(
-        id=readable_id(readable) or message.message_id or digest[:16],
-        key=message.message_id or digest,
+        id=readable_id(readable) or id_of(message),
+        key=json.dumps([id_of(message), digest, sorted(headers.items())]),
         failed_at=_text(headers.get("x-failed-at")),
         reason=_text(headers.get("x-reason")) or "broker",
         code=_text(headers.get("x-code")),
@@ -202,9 +220,10 @@ async def look(
         NoBroker, WrongTopology: The broker or the queue cannot be reached.
     """
     found = 0
-    async with in_hand(url, topology.dead_letters.name, limit or WINDOW) as hand:
+    queue, evicted = topology.dead_letters.name, topology.evicted.name
+    async with in_hand(url, queue, limit or WINDOW, evicted=evicted) as hand:
         async for message in hand.messages():
-            letter = read_dead_letter(message)
+            letter = read_dead_letter(message, topology.requests.name)
             if choice.holds(letter):
                 found += 1
                 yield letter
@@ -286,14 +305,15 @@ class Replay:
         return anew.headers() | edited
 
 
-async def send_back(  # noqa: PLR0913  # what is said before and after each
+async def send_back(  # noqa: PLR0913  # what, how, and how fast
     url: str,
     topology: Topology,
-    keys: Collection[str],
+    keys: Iterable[str],
     how: Replay,
-    each: Callable[[DeadLetter], Awaitable[None]],
+    each: Callable[[DeadLetter], Awaitable[None]] | None = None,
     *,
     done: Callable[[DeadLetter], None] = lambda _: None,
+    rate_per_s: float | None = None,
 ) -> None:
     """Publish dead letters anew, each confirmed and only then removed.
 
@@ -302,19 +322,21 @@ async def send_back(  # noqa: PLR0913  # what is said before and after each
     Args:
         url: The broker.
         topology: Whose dead letters.
-        keys: The `key` of each.
+        keys: The `key` of each, as often as there are copies to be sent back.
         how: What to change about them.
         each: Awaited before each.
         done: Called after each.
+        rate_per_s: At most so many a second.
 
     Raises:
         NotPublished: The broker did not confirm one; what came before it was sent back.
     """
     publisher = Publisher(url)
     try:
-        async with aclosing(_taken(url, topology, keys, done)) as taken:
+        async with aclosing(_taken(url, topology, keys, done, rate_per_s)) as taken:
             async for letter in taken:
-                await each(letter)
+                if each is not None:
+                    await each(letter)
                 anew = build_message(
                     how.body(letter), how.headers(letter), correlation_id=letter.id
                 )
@@ -326,7 +348,7 @@ async def send_back(  # noqa: PLR0913  # what is said before and after each
 async def give_up(
     url: str,
     topology: Topology,
-    keys: Collection[str],
+    keys: Iterable[str],
     each: Callable[[DeadLetter], None],
     done: Callable[[DeadLetter], None] = lambda _: None,
 ) -> None:
@@ -345,23 +367,64 @@ async def give_up(
 
 
 async def _taken(
-    url: str, topology: Topology, keys: Collection[str], done: Callable[[DeadLetter], None]
+    url: str,
+    topology: Topology,
+    keys: Iterable[str],
+    done: Callable[[DeadLetter], None],
+    rate_per_s: float | None = None,
 ) -> AsyncGenerator[DeadLetter, None]:
     """Yield the dead letters of these keys, and remove each when the next is asked for: *done*.
 
+    Nothing is in hand while the rate makes us wait: the broker takes back what is held too long.
+
     Close it: an interrupted loop leaves it to asyncio, which ends the connection's tasks first.
     """
-    left = set(keys)
-    if not left:
-        return
-    async with in_hand(url, topology.dead_letters.name) as hand:
-        async for message in hand.messages(at_least=len(left)):
-            letter = read_dead_letter(message)
-            if letter.key in left:
-                yield letter
-                await message.ack()
-                hand.gone += 1
-                left.discard(letter.key)
-                done(letter)
-            if not left:
+    left = Counter(list(keys))
+    planned = left.total()
+    turns = Turns(rate_per_s)
+    misses = 0
+    while left.total():
+        await turns.wait()
+        before = left.total()
+        failure: TakenBack | InOtherHands | None = None
+        try:
+            async with aclosing(_window(url, topology, left, turns, done)) as window:
+                async for letter in window:
+                    yield letter
+        except (TakenBack, InOtherHands) as error:
+            failure = error
+        if left.total() < before:
+            misses = 0
+            continue
+        misses += 1
+        if failure is not None and (misses > MISSES or left.total() == planned):
+            raise failure
+        if misses > MISSES:
+            return
+        await asyncio.sleep(MISSED_S)
+
+
+async def _window(
+    url: str,
+    topology: Topology,
+    left: Counter[str],
+    turns: Turns,
+    done: Callable[[DeadLetter], None],
+) -> AsyncGenerator[DeadLetter, None]:
+    """Take letters in hand once, and yield of those that are *left* what may go meanwhile.
+
+    All are taken: where some were not, each acknowledgement would let one more come, out of order.
+    """
+    queue, evicted = topology.dead_letters.name, topology.evicted.name
+    async with in_hand(url, queue, evicted=evicted) as hand:
+        turns.take_in_hand()
+        async for message in hand.messages(at_least=left.total()):
+            letter = read_dead_letter(message, topology.requests.name)
+            if not left[letter.key]:
+                continue
+            yield letter
+            await hand.remove(message)
+            left[letter.key] -= 1
+            done(letter)
+            if not left.total() or not await turns.next():
                 break

@@ -5,13 +5,14 @@ has had yet. So whoever puts some back has to put back after them whatever else 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aiormq.abc import DeliveredMessage
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
+from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity
 from pamqp.commands import Queue
 from yarl import URL
 
@@ -31,7 +32,11 @@ PUT_BACK_S = 5.0
 """How long the broker may take to have again what was let go."""
 WINDOW = 65_535
 """Messages in one consumer's hand: a prefetch has 16 bits, and none at all means 2,000."""
-WENT_BACK = f"{LINK_BROKE}, what was in hand went back: do it again"
+WENT_BACK = "what was in hand went back: do it again"
+
+
+class TakenBack(NoBroker):
+    """Raised when the broker took back what was in hand, though the link stands; says why."""
 
 
 class InOtherHands(RuntimeError):
@@ -39,45 +44,59 @@ class InOtherHands(RuntimeError):
 
 
 @asynccontextmanager
-async def in_hand(url: str, queue: str, window: int = WINDOW) -> AsyncIterator["Hand"]:
+async def in_hand(
+    url: str, queue: str, window: int = WINDOW, *, evicted: str | None = None
+) -> AsyncIterator["Hand"]:
     """Take in hand what *queue* holds; what is not acknowledged goes back in order.
 
     Args:
         url: The broker.
         queue: A quorum queue.
         window: How many messages to take at first.
+        evicted: A classic queue, where the broker puts what it takes out of *queue*.
 
     Raises:
         NoBroker, WrongTopology: The broker or the queue cannot be reached, or not any more.
+        TakenBack: It was held for longer than the broker allows, or the queue is gone.
         InOtherHands: There is nothing left to take in hand.
     """
     connection = await connect(url, "dead letters")
     async with connection:
-        hand = Hand(str(connection.url), connection, queue, window)
+        hand = Hand(str(connection.url), connection, queue, window, evicted)
         await hand.count_all()
         try:
             with link_losses():
                 yield hand
         except LINK_ERRORS:
-            raise NoBroker(WENT_BACK) from None
+            raise hand.loss() from None
         finally:  # also when interrupted: a connection's end alone would put back in any order
             with suppress(*LINK_ERRORS), link_losses():
                 await hand.put_back()
 
 
 class Hand:
-    """The messages of a queue, in one hand.
+    """The messages of a queue, in one hand, after those that the broker has evicted from it.
 
     Attributes:
-        count: How many there were when it was opened.
-        gone: How many of them have been acknowledged since.
+        count: How many the queue held when it was opened.
+        gone: How many messages have been acknowledged since.
     """
 
-    def __init__(self, url: str, connection: AbstractConnection, queue: str, window: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        connection: AbstractConnection,
+        queue: str,
+        window: int,
+        evicted: str | None = None,
+    ) -> None:
         self._url = url
         self._connection = connection
         self._queue = queue
         self._window = window
+        self._evicted = evicted
+        self._aside = 0
+        self._taken_back: str | None = None
         self._channels: list[AbstractChannel] = []
         self._taken = 0
         self._last: AbstractIncomingMessage | None = None
@@ -92,7 +111,7 @@ class Hand:
         """
         now = await self._look()
         self.count = now.message_count or 0
-        if self.count == 0 and now.consumer_count:
+        if self.count == 0 and now.consumer_count and not (await self._look_aside())[0]:
             raise InOtherHands(
                 f"another command has all messages of {self._queue} in hand: try again afterwards"
             )
@@ -106,8 +125,23 @@ class Hand:
     async def _ready(self) -> int:
         return (await self._look()).message_count or 0
 
+    async def _look_aside(self) -> tuple[int, int]:
+        """Count what the broker has evicted, and the workers that bring it back, if we may see."""
+        if self._evicted is None:
+            return 0, 0
+        try:
+            async with self._connection.channel() as channel:
+                queue = await channel.declare_queue(self._evicted, passive=True)
+        except (ChannelNotFoundEntity, ChannelAccessRefused):
+            return 0, 0
+        found = queue.declaration_result
+        return found.message_count or 0, found.consumer_count or 0
+
     async def messages(self, at_least: int = 0) -> AsyncIterator[AbstractIncomingMessage]:
         """Yield all messages in order, one consumer after the other taking its window in hand."""
+        # Those come first: once in hand, the worker does not move them back meanwhile, unseen.
+        async for message in self._evicted_ones():
+            yield message
         arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         everything = max(self.count, at_least)
         while self._taken < everything:
@@ -121,33 +155,72 @@ class Hand:
                         async with asyncio.timeout(SILENCE_S):
                             self._last = await arrived.get()
                     except TimeoutError:
-                        if self._connection.is_closed:
-                            raise NoBroker(WENT_BACK) from None
+                        if self._taken_back or self._connection.is_closed:
+                            raise self.loss() from None
                         return
                 else:
                     self._last = arrived.get_nowait()
                 yield self._last
+
+    async def _evicted_ones(self) -> AsyncIterator[AbstractIncomingMessage]:
+        """Yield what the broker has evicted, one by one: the worker takes from there, too."""
+        if self._evicted is None or not (await self._look_aside())[0]:
+            return
+        channel = await self._connection.channel()
+        self._channels.append(channel)
+        queue = await channel.get_queue(self._evicted, ensure=False)
+        while (message := await queue.get(fail=False)) is not None:
+            self._aside += 1
+            yield message
 
     async def _consume(
         self, prefetch: int, arrived: asyncio.Queue[AbstractIncomingMessage]
     ) -> None:
         channel = await self._connection.channel()
         self._channels.append(channel)
+        channel.close_callbacks.add(self._note_close)
+        (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(self._note_cancel)
         await channel.set_qos(prefetch_count=prefetch)
         queue = await channel.get_queue(self._queue, ensure=False)
         await queue.consume(arrived.put)
+
+    async def remove(self, message: AbstractIncomingMessage) -> None:
+        """Remove a message for good.
+
+        Raises:
+            TakenBack: It is not in hand any more.
+        """
+        if self._taken_back is not None:
+            raise self.loss()
+        await message.ack()
+        self.gone += 1
+
+    def _note_close(self, _: object, error: BaseException | None) -> None:
+        if isinstance(error, ChannelClosed):
+            self._taken_back = " ".join(str(error).split())
+
+    def _note_cancel(self, _: object) -> None:
+        self._taken_back = "its consumer timeout passed, or the queue is gone"
+
+    def loss(self) -> NoBroker:
+        """Return the error that says why nothing is in hand any more."""
+        if self._taken_back is None or self._connection.is_closed:
+            return NoBroker(f"{LINK_BROKE}, {WENT_BACK}")
+        return TakenBack(
+            f"the broker took back the messages of {self._queue} ({self._taken_back}): {WENT_BACK}"
+        )
 
     async def put_back(self) -> None:
         """Let go of everything in order, and see it back: the broker takes a moment for that."""
         unread = await self._hold_rest() if self._last and self._last.redelivered else []
         for channel in self._channels:
             await channel.close()
-        back = self._taken - self.gone
+        back = self._aside + self._taken - self.gone
         for held in unread:
             await self._see_back(back)
             await held.let_go()
             back += held.count
-        await self._see_back(self.count - self.gone)
+        await self._see_back(self._aside + self.count - self.gone)
 
     async def _hold_rest(self) -> list["_Unread"]:
         """Keep all that nobody has looked at from staying before what has been looked at."""
@@ -160,20 +233,30 @@ class Hand:
             left -= held.count
         if unread:
             # What has come since is nobody's to hold, so that there may always be some.
-            await self._wait_until(lambda ready: ready == 0)
+            await self._wait_until(self._none_ready)
         return unread
 
     async def _see_back(self, count: int) -> None:
-        await self._wait_until(lambda ready: ready >= count)
+        async def back() -> bool:
+            if (ready := await self._ready()) >= count:
+                return True
+            # Where a worker brings back what was evicted, the next look is to find all of it.
+            evicted, workers = await self._look_aside()
+            return not workers and ready + evicted >= count
 
-    async def _wait_until(self, holds: Callable[[int], bool]) -> None:
-        """Ask how many are ready until that is as wanted, for a while at most.
+        await self._wait_until(back)
+
+    async def _none_ready(self) -> bool:
+        return await self._ready() == 0
+
+    async def _wait_until(self, holds: Callable[[], Awaitable[bool]]) -> None:
+        """Ask until it *holds*, for a while at most.
 
         A timeout would not do: aiormq may swallow the cancellation that comes while it asks.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + PUT_BACK_S
-        while not holds(await self._ready()) and clock() < deadline:  # noqa: ASYNC110  # no event
+        while not await holds() and clock() < deadline:  # noqa: ASYNC110  # no event
             await asyncio.sleep(0.01)
 
 

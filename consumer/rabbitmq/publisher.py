@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import uuid4
@@ -79,14 +79,24 @@ class Publisher:
         url: The broker.
         deadline_s: How long one publish may take, connecting included, beside the time that all
             that is being published needs on the slowest link.
+        on_full: Told of each queue of ours that refuses a message.
     """
 
-    def __init__(self, url: str, *, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        deadline_s: float = DEADLINE_S,
+        on_full: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._url = url
+        self._on_full = on_full
         self._deadline_s = deadline_s
         self._opening = asyncio.Lock()
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None
+        self._retired: AbstractChannel | None = None
+        self._renewed_at = float("-inf")
         self._failing_since: float | None = None
         self._bytes_under_way = 0
         self._limits: set[asyncio.Timeout] = set()
@@ -151,6 +161,8 @@ class Publisher:
                     await target.publish(message, routing_key, mandatory=needs_queue)
         except DeliveryError as error:
             nacked = isinstance(error.frame, commands.Basic.Nack)
+            if nacked and not exchange:
+                await self._renew(channel)
             raise NotPublished("nacked" if nacked else "unroutable", routing_key) from None
         except ChannelNotFoundEntity:
             await self._give_up(channel)
@@ -207,6 +219,8 @@ class Publisher:
             except NotPublished as error:
                 self._failing_since = self._failing_since or time.monotonic()
                 metrics.PUBLISH_FAILURES.labels(error.why).inc()
+                if error.why == "nacked" and not exchange:
+                    self._on_full(routing_key)
                 log.warning(
                     "publish.failed", routing_key=routing_key, why=error.why, retry_s=backoff_s
                 )
@@ -219,7 +233,7 @@ class Publisher:
                 return
 
     async def depths(self, queues: Iterable[str]) -> dict[str, int]:
-        """Return how many messages are ready in each of *queues*.
+        """Return how many messages are ready in each of *queues* that is there.
 
         Raises:
             NoBroker, AMQPError, OSError, RuntimeError: It cannot be told now.
@@ -230,14 +244,16 @@ class Publisher:
 
     async def _count(self, queues: Iterable[str]) -> dict[str, int]:
         await self._open()
-        if self._connection is None:
+        connection = self._connection  # which a failed publish may give up meanwhile
+        if connection is None:
             raise NoBroker("the connection is gone")
-        channel = await self._connection.channel()
         found = {}
         for name in queues:
-            queue = await channel.declare_queue(name, passive=True)
-            found[name] = queue.declaration_result.message_count or 0
-        await channel.close()  # where a call was cut short, aiormq has closed it
+            channel = await connection.channel()
+            with suppress(ChannelNotFoundEntity):  # which closes the channel
+                queue = await channel.declare_queue(name, passive=True)
+                found[name] = queue.declaration_result.message_count or 0
+            await channel.close()  # where a call was cut short, aiormq has closed it
         return found
 
     async def close(self) -> None:
@@ -251,6 +267,23 @@ class Publisher:
                 self._connection = await connect(self._url, "publisher")
                 self._channel = await self._connection.channel(on_return_raises=True)
             return self._channel
+
+    async def _renew(self, channel: AbstractChannel | None) -> None:
+        """Go on over a new channel: RabbitMQ 3.10 refuses over the old one for ever.
+
+        So it does once a queue was full and a policy no longer limits it. What is in flight over
+        the old channel has its deadline to end.
+        """
+        now = time.monotonic()
+        if channel is not self._channel or now - self._renewed_at < self._deadline_s:
+            return
+        self._renewed_at = now
+        with suppress(*LINK_ERRORS), link_losses():
+            if self._retired is not None:
+                await self._retired.close()
+            if self._connection is not None:
+                anew = await self._connection.channel(on_return_raises=True)
+                self._retired, self._channel = channel, anew
 
     async def _give_up(self, channel: AbstractChannel | None) -> None:
         """Close *channel*'s connection, unless another failure has done so already."""

@@ -29,9 +29,13 @@ class WrongTopology(RuntimeError):
     """Raised when exchange or queues are not as they must be; says which, and what to do."""
 
 
+class NodeDown(WrongTopology):
+    """Raised when a queue lives on a node of the broker's that is down."""
+
+
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable quorum queue."""
+    """A durable queue."""
 
     name: str
     arguments: dict[str, Any]
@@ -46,16 +50,23 @@ class Topology:
         requests: Bound to `exchange` with `call.requested`.
         delays: Where requests wait, by the wait in seconds.
         dead_letters: Where requests end that nobody can place.
+        evicted: Where the broker puts what a policy takes out of `dead_letters`.
     """
 
     exchange: str
     requests: Queue
     delays: dict[int, Queue]
     dead_letters: Queue
+    evicted: Queue
+
+    @property
+    def queues(self) -> tuple[Queue, ...]:
+        """All queues."""
+        return (self.dead_letters, self.evicted, self.requests, *self.delays.values())
 
     @property
     def names(self) -> list[str]:
-        """The names of all queues."""
+        """The names of the queues that the worker cannot do without."""
         every = (self.requests, self.dead_letters, *self.delays.values())
         return [queue.name for queue in every]
 
@@ -85,8 +96,27 @@ def build_topology(exchange: str, queue: str, delays_s: Sequence[int]) -> Topolo
             },
         ),
         {delay: _delay_queue(queue, delay) for delay in delays_s},
-        Queue(dead_letters, {"x-queue-type": "quorum", "x-delivery-limit": PRACTICALLY_NO_LIMIT}),
+        Queue(
+            dead_letters,
+            _dead_letters_to(f"{dead_letters}.evicted")
+            | {
+                "x-delivery-limit": PRACTICALLY_NO_LIMIT,
+                "x-consumer-timeout": CONSUMER_TIMEOUT_MS,
+            },
+        ),
+        _evicted(f"{dead_letters}.evicted"),
     )
+
+
+def _evicted(name: str) -> Queue:
+    """Describe the queue that catches what a policy takes out of the dead letters.
+
+    Of a limit in a policy and one in an argument the lower counts, so no argument keeps a policy
+    from lowering the delivery limit, and each look counts. This queue alone is classic: a classic
+    queue has no delivery limit, so who is killed while bringing letters back loses none.
+    Source: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+    """
+    return Queue(name, {"x-queue-type": "classic", "x-overflow": "reject-publish"})
 
 
 def _delay_queue(queue: str, delay_s: int) -> Queue:
@@ -124,8 +154,13 @@ async def declare(url: str, topology: Topology, *, check_only: bool = False) -> 
         WrongTopology: Something exists with other arguments, is missing, or is forbidden.
     """
     connection = await connect(url, "topology")
-    async with connection, plain_channel(connection) as channel:
-        await declare_over(channel, topology, check_only=check_only)
+    async with connection:
+        async with plain_channel(connection) as channel:
+            await declare_over(channel, topology, check_only=check_only)
+        # In a cluster a classic queue is away with its node; all else works without it.
+        with suppress(NodeDown):
+            async with plain_channel(connection) as channel:
+                await _declare_queue(channel, topology.evicted, check_only=check_only)
 
 
 async def declare_over(
@@ -138,14 +173,7 @@ async def declare_over(
     """
     # Targets come first: a delay that ends must find its queue.
     for queue in (topology.dead_letters, topology.requests, *topology.delays.values()):
-        with explained(f"queue {queue.name}"):
-            await channel.declare_queue(
-                queue.name,
-                durable=True,
-                passive=check_only,
-                arguments=queue.arguments,
-                timeout=RPC_TIMEOUT_S,
-            )
+        await _declare_queue(channel, queue, check_only=check_only)
     with explained(f"exchange {topology.exchange}"):
         exchange = await channel.declare_exchange(
             topology.exchange,
@@ -157,6 +185,17 @@ async def declare_over(
         if not check_only:
             requests = await channel.get_queue(topology.requests.name, ensure=False)
             await requests.bind(exchange, REQUESTED, timeout=RPC_TIMEOUT_S)
+
+
+async def _declare_queue(channel: AbstractChannel, queue: Queue, *, check_only: bool) -> None:
+    with explained(f"queue {queue.name}"):
+        await channel.declare_queue(
+            queue.name,
+            durable=True,
+            passive=check_only,
+            arguments=queue.arguments,
+            timeout=RPC_TIMEOUT_S,
+        )
 
 
 async def bind_over(connection: AbstractConnection, topology: Topology) -> None:
@@ -209,7 +248,9 @@ def explained(what: str) -> Iterator[None]:
             f"{what} exists with another {argument}: needed {ours}, found {theirs}; "
             "empty and delete it, or name another with CALLS_QUEUE or CALLS_EXCHANGE"
         ) from None
-    except ChannelNotFoundEntity:
+    except ChannelNotFoundEntity as error:
+        if "home node" in str(error):
+            raise NodeDown(f"{what} is on a node of the broker's that is down") from None
         raise WrongTopology(
             f"{what} does not exist: declare it, or let the worker (CALLS_DECLARE=true)"
         ) from None

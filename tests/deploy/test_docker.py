@@ -66,7 +66,7 @@ def test_the_image_is_made_of_what_is_tested(name: str) -> None:
 def test_the_broker_is_given_the_exchange_and_queues_that_the_worker_would_declare() -> None:
     (exchange,) = DEFINED["exchanges"]
     (binding,) = DEFINED["bindings"]
-    queues = (TOPOLOGY.dead_letters, TOPOLOGY.requests, *TOPOLOGY.delays.values())
+    queues = TOPOLOGY.queues
 
     assert (exchange["name"], exchange["type"], exchange["durable"]) == ("calls", "topic", True)
     assert [(q["name"], q["arguments"]) for q in DEFINED["queues"]] == [

@@ -203,7 +203,7 @@ class Traffic:
         copies = defaultdict(list)
         async with await aio_pika.connect(self.node.url, timeout=WAIT_S) as connection:
             channel = await connection.channel()
-            for name in self.topology.names:
+            for name in [queue.name for queue in self.topology.queues]:
                 queue = await channel.get_queue(name, ensure=False)
                 # Consumed, since a queue with a single active consumer allows no "get".
                 bodies: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()

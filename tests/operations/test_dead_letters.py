@@ -23,7 +23,8 @@ from consumer.operations.dead_letters import (
     masked,
     send_back,
 )
-from consumer.rabbitmq.browser import InOtherHands, in_hand
+from consumer.hand import InOtherHands, TakenBack, in_hand
+from consumer.messages import REQUESTED, read_moment
 from consumer.rabbitmq.connection import NoBroker
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal
@@ -240,6 +241,113 @@ async def test_a_link_that_breaks_between_two_of_them_is_said(
     with pytest.raises(NoBroker, match="what was in hand went back"):
         await acting
     assert len(await letters(bench)) == 3
+
+
+async def test_what_the_broker_takes_back_meanwhile_is_said_with_its_cause(bench: Bench) -> None:
+    await fill(bench, 2)
+    keys = [letter.key for letter in await letters(bench)]
+
+    async def delete(_: DeadLetter) -> None:
+        await bench.channel.queue_delete(f"{bench.queue}.dlq")
+        await asyncio.sleep(0.2)  # until the broker has told the other one, too
+
+    with pytest.raises(TakenBack, match="the queue is gone"):
+        await send_back(
+            bench.given["rabbitmq_url"], topology_of(bench.settings()), keys, Replay(), delete
+        )
+
+
+async def test_exactly_as_many_copies_are_taken_as_were_named(bench: Bench) -> None:
+    body = json.dumps(bench.request(request_id="twin")).encode()
+    for _ in range(3):
+        message = aio_pika.Message(body, headers={"x-reason": "refused"}, message_id="same")
+        await bench.channel.default_exchange.publish(message, f"{bench.queue}.dlq")
+    keys = [letter.key for letter in await letters(bench)]
+    gone: list[str] = []
+
+    await give_up(
+        bench.given["rabbitmq_url"],
+        topology_of(bench.settings()),
+        keys[:2],
+        lambda letter: gone.append(letter.id),
+    )
+
+    assert (len(set(keys)), gone) == (1, ["twin", "twin"])
+    assert [letter.id for letter in await letters(bench)] == ["twin"]
+
+
+TWINS: dict[str, tuple[dict[str, str], dict[str, aio_pika.abc.FieldValue]]] = {
+    "another body": ({"text_to_pronounce": "Bye."}, {}),
+    "another replay": ({}, {"x-replay": 1}),
+    "another failure": ({}, {"x-failed-at": "2026-01-02T00:00:00Z"}),
+    "another cause": ({}, {"x-code": "Y"}),
+}
+
+
+@pytest.mark.parametrize(("fields", "headers"), TWINS.values(), ids=TWINS)
+async def test_a_letter_with_the_same_message_id_is_another_one(
+    bench: Bench, fields: dict[str, str], headers: dict[str, aio_pika.abc.FieldValue]
+) -> None:
+    own: dict[str, aio_pika.abc.FieldValue] = {
+        "x-reason": "refused",
+        "x-code": "X",
+        "x-replay": 0,
+        "x-failed-at": "2026-01-01T00:00:00Z",
+    }
+    for more_fields, more_headers in (({}, {}), (fields, headers)):
+        body = json.dumps(bench.request(request_id="r-1") | more_fields).encode()
+        message = aio_pika.Message(body, headers={**own, **more_headers}, message_id="campaign-7")
+        await bench.channel.default_exchange.publish(message, f"{bench.queue}.dlq")
+    innocent, guilty = await letters(bench)
+
+    await give_up(
+        bench.given["rabbitmq_url"], topology_of(bench.settings()), [guilty.key], lambda _: None
+    )
+
+    assert [letter.key for letter in await letters(bench)] == [innocent.key]
+
+
+UNREADABLE: dict[str, tuple[bytes, str]] = {
+    "no JSON": (b"{", "not_json"),
+    "no UTF-8": (b'"\xff"', "not_utf8"),
+    "no object": (b"[]", "not_an_object"),
+    "megabytes": (b'"' + b"x" * 3_000_000 + b'"', "too_large"),
+}
+
+
+@pytest.mark.parametrize(("body", "code"), UNREADABLE.values(), ids=UNREADABLE)
+async def test_what_a_worker_rejected_because_nobody_can_read_it_is_invalid(
+    bench: Bench, body: bytes, code: str
+) -> None:
+    exchange = await bench.channel.get_exchange(bench.exchange)
+    await exchange.publish(aio_pika.Message(body), REQUESTED)
+    queue = await bench.channel.get_queue(bench.queue)
+    taken: asyncio.Queue[aio_pika.abc.AbstractIncomingMessage] = asyncio.Queue()
+    await queue.consume(taken.put)
+    await (await taken.get()).reject(requeue=False)
+    await bench.until_count(f"{bench.queue}.dlq", 1)
+
+    (letter,) = await letters(bench)
+    shown = (await said(bench, "dlq", "show", letter.id, "--unmask"))[1]
+
+    assert (letter.reason, letter.code) == ("invalid", code)
+    assert letter.description
+    assert letter.failed_at is not None
+    assert len(shown) < 2_000
+
+
+@pytest.mark.parametrize("reason", ["refused", "exhausted", "broker", "made up by a newer version"])
+@pytest.mark.parametrize("code", [None, "NEVER_HEARD_OF", "HTTP_418", "constructor"])
+async def test_there_is_always_advice(bench: Bench, reason: str, code: str | None) -> None:
+    headers: dict[str, aio_pika.abc.FieldValue] = {"x-reason": reason}
+    if code is not None:
+        headers["x-code"] = code
+    message = aio_pika.Message(b"{}", headers=headers)
+    await bench.channel.default_exchange.publish(message, f"{bench.queue}.dlq")
+
+    (group,) = Groups(await letters(bench)).largest_first
+
+    assert group.example.advice
 
 
 async def test_a_look_ends_though_somebody_takes_what_it_puts_back(

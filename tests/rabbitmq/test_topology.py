@@ -43,8 +43,25 @@ def test_there_is_a_queue_for_each_delay_and_it_leads_back() -> None:
 
 def test_dead_letters_may_be_looked_at_as_often_as_anyone_likes() -> None:
     assert BUILT.dead_letters == Queue(
-        "call.requested.dlq", {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000}
+        "call.requested.dlq",
+        {
+            "x-queue-type": "quorum",
+            "x-delivery-limit": 2_000_000_000,
+            "x-consumer-timeout": 3_600_000,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": "call.requested.dlq.evicted",
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        },
     )
+
+
+def test_what_a_policy_evicts_lies_in_a_queue_without_a_delivery_limit() -> None:
+    assert BUILT.evicted == Queue(
+        "call.requested.dlq.evicted", {"x-queue-type": "classic", "x-overflow": "reject-publish"}
+    )
+    assert BUILT.evicted.name not in BUILT.names
+    assert BUILT.evicted in BUILT.queues
 
 
 def test_every_name_derives_from_the_queues() -> None:
