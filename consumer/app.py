@@ -36,12 +36,12 @@ from consumer.rabbitmq.connection import (
     link_losses,
     why_lost,
 )
+from consumer.rabbitmq.evictions import Evictions
 from consumer.rabbitmq.lease import Lease
+from consumer.rabbitmq.policies import Policies
 from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.subscription import Intake
 from consumer.rabbitmq.topology import Topology, declare, explained, topology_of
-from consumer.evictions import Evictions
-from consumer.policies import Policies
 from consumer.reconciler import Reconciler
 from consumer.settings import Settings, service_variables
 from consumer.startup import Startup

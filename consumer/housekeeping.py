@@ -14,6 +14,7 @@ from consumer.bitrix24.portal import Portal
 from consumer.ledger import Ledger, LedgerDown
 from consumer.rabbitmq.connection import LINK_ERRORS, NoBroker, connect, link_losses, plain_channel
 from consumer.rabbitmq.lease import Lease, OtherLedger
+from consumer.rabbitmq.policies import Policies
 from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.subscription import Intake
 from consumer.rabbitmq.topology import (
@@ -23,7 +24,6 @@ from consumer.rabbitmq.topology import (
     declare_over,
     missing_from,
 )
-from consumer.policies import Policies
 
 WATCH_S = 1.0
 TEND_S = 5.0

@@ -16,7 +16,6 @@ from consumer import log as logging_
 from consumer.cli.console import Failed, run, settings_or_exit
 from consumer.cli.dead_letters import chooser, dlq, entries_of, filters
 from consumer.cli.ids import Chosen, NamesIds, chosen_of
-from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import CallRequested
 from consumer.operations.dead_letters import (
     Choice,
@@ -27,7 +26,6 @@ from consumer.operations.dead_letters import (
     look,
     send_back,
 )
-from consumer.messages import CallRequested
 from consumer.output import OutputFailed, is_terminal, say, shown_id
 from consumer.rabbitmq.connection import LINK_ERRORS, connect, link_losses
 from consumer.rabbitmq.topology import topology_of

@@ -21,7 +21,6 @@ from typing import Any
 from aio_pika.abc import AbstractIncomingMessage
 
 from consumer.bitrix24.errors import advice_for
-from consumer.deaths import DEATHS, id_of, own_headers
 from consumer.messages import (
     MAX_BODY_BYTES,
     Defaults,
@@ -33,10 +32,11 @@ from consumer.messages import (
     read_trail,
     readable_id,
 )
-from consumer.hand import WINDOW, InOtherHands, TakenBack, in_hand
-from consumer.publisher import Publisher, build_message
-from consumer.topology import Topology
-from consumer.turns import Turns
+from consumer.operations.turns import Turns
+from consumer.rabbitmq.browser import WINDOW, InOtherHands, TakenBack, in_hand
+from consumer.rabbitmq.deaths import DEATHS, id_of, own_headers
+from consumer.rabbitmq.publisher import Publisher, build_message
+from consumer.rabbitmq.topology import Topology
 
 ADVICE = {
     "exhausted": "See whether the portal is well again, then replay.",

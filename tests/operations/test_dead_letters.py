@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from consumer.cli.main import main
-from consumer.messages import read_moment
+from consumer.messages import REQUESTED, read_moment
 from consumer.operations.dead_letters import (
     Choice,
     DeadLetter,
@@ -23,8 +23,7 @@ from consumer.operations.dead_letters import (
     masked,
     send_back,
 )
-from consumer.hand import InOtherHands, TakenBack, in_hand
-from consumer.messages import REQUESTED, read_moment
+from consumer.rabbitmq.browser import InOtherHands, TakenBack, in_hand
 from consumer.rabbitmq.connection import NoBroker
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal

@@ -12,14 +12,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer import housekeeping
-from consumer.app import topology_of
-from consumer.broker import NoBroker
-from consumer.check import check
-from consumer.deadletters import Choice, DeadLetter, Replay, give_up, look, send_back
-from consumer.devbroker import PrivateNode
+from consumer.demo.broker import PrivateNode
 from consumer.messages import REQUESTED
 from consumer.metrics import REGISTRY
-from consumer.policies import Setting
+from consumer.operations.check import check
+from consumer.operations.dead_letters import Choice, DeadLetter, Replay, give_up, look, send_back
+from consumer.rabbitmq.connection import NoBroker
+from consumer.rabbitmq.policies import Setting
+from consumer.rabbitmq.topology import topology_of
 from tests.conftest import Bench, linked
 
 SHORT_CONSUMER_TIMEOUT = (

@@ -7,11 +7,11 @@ import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
-from consumer.broker import LINK_ERRORS, connect, link_losses
-from consumer.deaths import evicted_for, id_of, own_headers
-from consumer.policies import BY_DEATH, Policies
-from consumer.publisher import NotPublished, Publisher, build_message
-from consumer.topology import Topology, WrongTopology, explained
+from consumer.rabbitmq.connection import LINK_ERRORS, connect, link_losses
+from consumer.rabbitmq.deaths import evicted_for, id_of, own_headers
+from consumer.rabbitmq.policies import BY_DEATH, Policies
+from consumer.rabbitmq.publisher import NotPublished, Publisher, build_message
+from consumer.rabbitmq.topology import Topology, WrongTopology, explained
 
 LOOK_S = 5.0
 IN_HAND = 1000
