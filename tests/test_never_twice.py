@@ -18,7 +18,7 @@ from consumer.app import App
 from consumer.ledger import Ledger, LedgerDown
 from consumer.limits import circuit_breaker
 from consumer.operations.dead_letters import Choice, Replay, look, send_back
-from tests.conftest import Bench, ForeignPortal
+from tests.conftest import Bench, ForeignPortal, Link
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -727,3 +727,24 @@ async def test_a_ledger_that_fails_while_it_begins_stops_nothing(
 
     assert event.message.type == "call.started"
     assert await Ledger(fresh, bench.queue).exists()
+
+
+async def test_a_link_cut_while_the_ledger_is_down_leaves_the_worker_held_no_longer(
+    bench: Bench, foreign: ForeignPortal, link: Link
+) -> None:
+    async with bench.running(bitrix24_url=foreign.url, rabbitmq_url=link.url) as app:
+        get, check_writable = app.ledger.get, app.ledger.check_writable
+
+        async def fails(*_: object) -> None:
+            raise LedgerDown("busy")
+
+        app.ledger.get = app.ledger.check_writable = fails  # type: ignore[method-assign,assignment]
+        request_id = await bench.ask(WORKS)
+        await bench.until(lambda: "ledger" in app.intake.held_by and not app.intake.consuming)
+        link.cut()
+        await bench.until(lambda: not app.worker._running)  # noqa: SLF001
+        app.ledger.get, app.ledger.check_writable = get, check_writable  # type: ignore[method-assign]
+        event = await bench.event(request_id)
+
+    assert event.message.type == "call.started"
+    assert foreign.dialled(WORKS) == 1
