@@ -36,6 +36,7 @@ class HistoryPortal:
         calls_ahead_s: How far the clock is ahead of ours that dates its calls.
         lose: Numbers whose next call is placed and its answer lost.
         drop: Numbers whose next call is not placed, and no answer given.
+        busy: Numbers whose next call is not placed, because the portal has no time.
         history: What the history answers with instead of rows, status and body, in turn.
         hidden: Numbers whose calls still go on, and so are not in the history.
     """
@@ -44,6 +45,7 @@ class HistoryPortal:
     calls_ahead_s: float = 0.0
     lose: set[str] = field(default_factory=set)
     drop: set[str] = field(default_factory=set)
+    busy: set[str] = field(default_factory=set)
     history: list[tuple[int, bytes]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     looked_up: int = 0
@@ -80,6 +82,9 @@ class HistoryPortal:
         if number in self.drop:
             self.drop.discard(number)
             return None
+        if number in self.busy:
+            self.busy.discard(number)
+            return {"error": "CONNECTION_ERROR"}
         call_id = f"infocall.{len(self.rows)}"
         started = datetime.fromtimestamp(time.time() + self.calls_ahead_s, UTC)
         self.rows.append(
@@ -181,6 +186,26 @@ async def test_a_wrong_clock_of_the_portals_telephony_is_learned_from_calls_of_o
     assert tried.portal.dialled(LOST) == 1
 
 
+async def test_a_later_process_learns_the_telephonys_clock_before_it_decides(
+    tried: Tried,
+) -> None:
+    """Its first look asks for no row so old: what it learns from a known call comes after."""
+    tried.portal.calls_ahead_s = -4 * 3600
+    tried.portal.lose = {LOST}
+    async with tried.running(history_lag_s=1):
+        await tried.prove()
+        tried.portal.history = [(500, b"")] * 9
+        request_id = await tried.bench.ask(LOST)
+        await tried.bench.until(lambda: tried.portal.looked_up >= 2)
+
+    tried.portal.history = []
+    async with tried.running(history_lag_s=1):
+        event = await tried.bench.event(request_id)
+
+    assert (event.message.type, event["confirmed_by"]) == ("call.started", "history")
+    assert tried.portal.dialled(LOST) == 1
+
+
 async def test_a_call_near_the_time_in_question_decides_nothing(tried: Tried) -> None:
     """Its clock is not known: no call of ours has been in the history yet."""
     tried.portal.calls_ahead_s = 1800
@@ -257,6 +282,23 @@ async def test_a_later_process_whose_clock_is_ahead_waits_a_whole_lag(
         event = await tried.bench.event(request_id)
 
     assert event["confirmed_by"] == "history"
+    assert tried.portal.dialled(LOST) == 1
+
+
+async def test_a_clock_that_was_set_back_between_two_attempts_hides_no_call(
+    tried: Tried, wall: Shifted
+) -> None:
+    wall.ahead_s = 10_000.0
+    tried.portal.busy, tried.portal.lose = {LOST}, {LOST}
+
+    async with tried.running():
+        request_id = await tried.bench.ask(LOST)
+        await tried.bench.until(lambda: not tried.portal.busy)
+        wall.ahead_s = 0.0
+        await tried.prove()
+        event = await tried.bench.event(request_id)
+
+    assert (event.message.type, event["confirmed_by"]) == ("call.started", "history")
     assert tried.portal.dialled(LOST) == 1
 
 
