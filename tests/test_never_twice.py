@@ -33,6 +33,7 @@ class HistoryPortal:
 
     Attributes:
         http_ahead_s: How far its web server's clock is ahead of ours.
+        dated: Whether its answers bear a date.
         calls_ahead_s: How far the clock is ahead of ours that dates its calls.
         lose: Numbers whose next call is placed and its answer lost.
         drop: Numbers whose next call is not placed, and no answer given.
@@ -42,6 +43,7 @@ class HistoryPortal:
     """
 
     http_ahead_s: float = 0.0
+    dated: bool = True
     calls_ahead_s: float = 0.0
     lose: set[str] = field(default_factory=set)
     drop: set[str] = field(default_factory=set)
@@ -68,9 +70,10 @@ class HistoryPortal:
                 body = json.dumps(answer).encode()
             elif "statistic" in head:
                 status, body = self.answer_history(asked["FILTER"])
-            date = formatdate(time.time() + self.http_ahead_s, usegmt=True)
+            now = formatdate(time.time() + self.http_ahead_s, usegmt=True)
+            date = f"Date: {now}\r\n" if self.dated else ""
             writer.write(
-                f"HTTP/1.1 {status} X\r\nDate: {date}\r\nContent-Length: {len(body)}\r\n"
+                f"HTTP/1.1 {status} X\r\n{date}Content-Length: {len(body)}\r\n"
                 "Connection: close\r\n\r\n".encode()
                 + body
             )
@@ -264,9 +267,11 @@ async def test_a_step_of_the_clock_during_a_doubt_phones_nobody_twice(
     assert tried.portal.dialled(LOST) == 1
 
 
+@pytest.mark.parametrize("dated", [True, False], ids=["dated", "undated"])
 async def test_a_later_process_whose_clock_is_ahead_waits_a_whole_lag(
-    tried: Tried, wall: Shifted
+    tried: Tried, wall: Shifted, *, dated: bool
 ) -> None:
+    tried.portal.dated = dated
     tried.portal.lose, tried.portal.hidden = {LOST}, {LOST}
     async with tried.running(history_lag_s=300):
         await tried.prove()
@@ -342,6 +347,8 @@ GLITCHES: dict[str, tuple[int, bytes]] = {
     "no such page": (404, b"Not Found"),
     "a refusal": (401, b'{"error":"INVALID_CREDENTIALS"}'),
     "a gateway": (502, b"x"),
+    "an empty object for rows": (200, b'{"result":{}}'),
+    "a row without an id": (200, row_with(CALL_ID=None)),
     "half a surrogate pair": (200, row_with(CALL_ID="\ud800")),
     "a year beyond all calendars": (200, row_with(CALL_START_DATE="99999-11-27T10:00:00+00:00")),
     "a date that is none": (200, row_with(CALL_START_DATE=None)),
