@@ -126,7 +126,7 @@ class Reconciler:
 
     async def _unknown(self, rows: Sequence[Row]) -> list[Row]:
         """Return the rows that belong to no call that the ledger knows."""
-        known = await self._ledger.known_calls([row.call_id for row in rows])
+        known = await self._ledger.known_calls([row.call_id for row in rows if row.call_id])
         for row in rows:
             if row.call_id in known:
                 await self._note_shown(row, known[row.call_id])
@@ -149,6 +149,8 @@ class Reconciler:
         ]
         if any(other.state == "placing" for other in others):
             return LookUpFailed("another call to the number is being placed")
+        if not others and not rows[0].call_id:
+            return LookUpFailed("a call without an id may be this one")
         return Ambiguous() if others else Found(rows[0].call_id)
 
     async def _is_shown(self) -> bool:

@@ -154,6 +154,13 @@ async def test_a_row_that_another_doubt_may_own_is_nobodys(desk: Desk) -> None:
     assert await desk.look(doubt, row("c1", desk.now - 49)) == Ambiguous()
 
 
+async def test_a_row_without_an_id_decides_nothing(desk: Desk) -> None:
+    await desk.shown()
+    doubt = await desk.put(desk.entry("r-1"))
+
+    assert isinstance(await desk.look(doubt, row("", desk.now - 49)), LookUpFailed)
+
+
 async def test_while_another_call_is_being_placed_nothing_is_decided(desk: Desk) -> None:
     doubt = await desk.put(desk.entry("r-1"))
     await desk.put(desk.entry("r-2", state="placing", unsure_since=None))
