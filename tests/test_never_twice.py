@@ -599,6 +599,9 @@ PORTALS: dict[str, list[tuple[int, Any]]] = {
         (401, {"error": "INVALID_CREDENTIALS"}),
         (403, {"error": "ACCESS_DENIED", "error_description": "Access denied!"}),
     ],
+    "refusals and failures by turns": [(401, {"error": "INVALID_CREDENTIALS"}), (502, b"x")],
+    "refusals and outages by turns": [(401, {"error": "INVALID_CREDENTIALS"}), (503, b"")],
+    "an argument that it does not take": [(400, {"error": "ERROR_ARGUMENT"})],
     "nested errors": [(400, {"error": {"code": "BITRIX_REST_V3", "message": "x"}})],
     "RESULT false": [(200, {"result": {"RESULT": False}})],
 }
