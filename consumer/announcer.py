@@ -69,6 +69,8 @@ class Announcer:
             headers = replace(
                 delivery.trail,
                 attempt=entry.attempt,
+                # Made use of: where the ledger is lost, it would be taken for another.
+                redial=delivery.trail.redial and delivery.trail.replay > entry.replay,
                 unsure_since=None if entry.unsure_since is None else _moment(entry.unsure_since),
             ).headers() | _trouble(entry)
         # What was to be 30 s when it was recorded shall not become six times 5 s a moment later.

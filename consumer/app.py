@@ -103,10 +103,11 @@ class App:
         self.breaker = CircuitBreaker(
             settings.pause_after, self.intake, self._still_faulty, settings.default_line
         )
+        self._recovery = Recovery(self.ledger, self.intake)
         processor = Processor(
             ledger=self.ledger,
             ages=Ages(lambda: self.portal.clock_offset_s),
-            recovery=Recovery(self.ledger, self.intake),
+            recovery=self._recovery,
             caller=Caller(
                 self.portal,
                 self._rate_limiter,
@@ -296,6 +297,7 @@ class App:
         )
         if self.connection is not None:  # where the broker's stop was cut short
             await _within(LAST_S, "connection", self.connection.close())
+        self._recovery.close()
         await _within(STOP_LINKS_S, "ledger", self.ledger.close())
         log.info("worker.stopped")
 

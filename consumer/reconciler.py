@@ -88,19 +88,22 @@ class Reconciler:
 
     async def _look(self, entry: Entry, call: CallRequested) -> HistoryFinding:
         line, number = entry.line or call.from_line or "", call.to_number
-        earliest = self._window(entry).since - NEARBY_S
-        rows = await self._find(Wanted(line, number, earliest))
+        asked = self._window(entry)
+        rows = await self._find(Wanted(line, number, asked.since - NEARBY_S))
         if isinstance(rows, NoHistory):
             return await self._without_history()
         if isinstance(rows, LookUpFailed):
             return rows
         unknown = await self._unknown(rows)
         shown = await self._is_shown()  # this also learns how far the telephony's clock is off
-        inside = [row for row in unknown if self._window(entry).covers(row)]
+        window = self._window(entry)
+        inside = [row for row in unknown if window.covers(row)]
         if inside:
             return await self._attribute(entry, inside)
-        if any(row.started_at <= self._window(entry).until + NEARBY_S for row in unknown):
+        if any(row.started_at <= window.until + NEARBY_S for row in unknown):
             return LookUpFailed("a call near the time in question may be this one")
+        if window.since < asked.since:
+            return LookUpFailed("a clock is further off than was known when it was asked for")
         return NotFound(conclusive=shown)
 
     async def _find(self, wanted: Wanted) -> list[Row] | NoHistory | LookUpFailed:
@@ -123,7 +126,7 @@ class Reconciler:
 
     async def _unknown(self, rows: Sequence[Row]) -> list[Row]:
         """Return the rows that belong to no call that the ledger knows."""
-        known = await self._ledger.known_calls([row.call_id for row in rows])
+        known = await self._ledger.known_calls([row.call_id for row in rows if row.call_id])
         for row in rows:
             if row.call_id in known:
                 await self._note_shown(row, known[row.call_id])
@@ -146,6 +149,8 @@ class Reconciler:
         ]
         if any(other.state == "placing" for other in others):
             return LookUpFailed("another call to the number is being placed")
+        if not others and not rows[0].call_id:
+            return LookUpFailed("a call without an id may be this one")
         return Ambiguous() if others else Found(rows[0].call_id)
 
     async def _is_shown(self) -> bool:
@@ -176,10 +181,14 @@ class Reconciler:
             self._row_offset_s or 0.0,
         )
         doubt = entry.claimed_at if entry.unsure_since is None else entry.unsure_since
-        since = (entry.first_claimed_at or entry.first_seen_at) + min(offsets_s) - WINDOW_MARGIN_S
+        # Our own clock may have been set back since the first attempt, or during the last one.
+        first = min(entry.first_claimed_at or entry.first_seen_at, doubt)
+        last = max(entry.claimed_at, doubt)
+        since = first + min(offsets_s) - WINDOW_MARGIN_S
         if entry.rows_from:
-            since = max(since, entry.rows_from + max(offsets_s) - WHOLE_SECONDS_S)
-        return Window(since, doubt + LONGEST_PLACING_S + max(offsets_s) + WINDOW_MARGIN_S)
+            after = min(entry.rows_from, doubt) + max(offsets_s) - WHOLE_SECONDS_S
+            since = max(since, after)
+        return Window(since, last + LONGEST_PLACING_S + max(offsets_s) + WINDOW_MARGIN_S)
 
     async def _without_history(self) -> NoHistory | LookUpFailed:
         """Tell a history that cannot be read from one that just now cannot be."""

@@ -107,7 +107,7 @@ class Settings(BaseModel):
     """Whether to declare exchange and queues, or only check that they exist."""
 
     pause_after: Annotated[int, Field(ge=1)] = 5
-    """How many different requests in a row must meet a fault of one kind for a pause."""
+    """How many requests must meet one kind of fault, with no call placed between, for a pause."""
     http_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Where `/livez`, `/readyz` and `/metrics` are served; 0 turns them off."""
     ledger_url: LedgerUrl = SecretStr("sqlite:///call-ledger.db")

@@ -108,6 +108,15 @@ async def test_a_delayed_request_waits_in_the_nearest_queue(
     assert desk.publisher.published[0][2].body == asked.body
 
 
+@pytest.mark.parametrize(("replay", "kept"), [(1, False), (2, True)], ids=["made", "to be made"])
+async def test_a_redial_that_was_made_asks_for_no_other(
+    desk: Desk, replay: int, *, kept: bool
+) -> None:
+    await desk.announcer.postponed(delivery(replay=replay, redial=True), 30.0, ENTRY)
+
+    assert ("x-redial" in desk.publisher.headers()) is kept
+
+
 async def test_a_dead_letter_tells_what_went_wrong(desk: Desk) -> None:
     asked = delivery()
 

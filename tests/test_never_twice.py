@@ -18,7 +18,7 @@ from consumer.app import App
 from consumer.ledger import Ledger, LedgerDown
 from consumer.limits import circuit_breaker
 from consumer.operations.dead_letters import Choice, Replay, look, send_back
-from tests.conftest import Bench, ForeignPortal
+from tests.conftest import Bench, ForeignPortal, Link
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,17 +33,21 @@ class HistoryPortal:
 
     Attributes:
         http_ahead_s: How far its web server's clock is ahead of ours.
+        dated: Whether its answers bear a date.
         calls_ahead_s: How far the clock is ahead of ours that dates its calls.
         lose: Numbers whose next call is placed and its answer lost.
         drop: Numbers whose next call is not placed, and no answer given.
+        busy: Numbers whose next call is not placed, because the portal has no time.
         history: What the history answers with instead of rows, status and body, in turn.
         hidden: Numbers whose calls still go on, and so are not in the history.
     """
 
     http_ahead_s: float = 0.0
+    dated: bool = True
     calls_ahead_s: float = 0.0
     lose: set[str] = field(default_factory=set)
     drop: set[str] = field(default_factory=set)
+    busy: set[str] = field(default_factory=set)
     history: list[tuple[int, bytes]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     looked_up: int = 0
@@ -66,9 +70,10 @@ class HistoryPortal:
                 body = json.dumps(answer).encode()
             elif "statistic" in head:
                 status, body = self.answer_history(asked["FILTER"])
-            date = formatdate(time.time() + self.http_ahead_s, usegmt=True)
+            now = formatdate(time.time() + self.http_ahead_s, usegmt=True)
+            date = f"Date: {now}\r\n" if self.dated else ""
             writer.write(
-                f"HTTP/1.1 {status} X\r\nDate: {date}\r\nContent-Length: {len(body)}\r\n"
+                f"HTTP/1.1 {status} X\r\n{date}Content-Length: {len(body)}\r\n"
                 "Connection: close\r\n\r\n".encode()
                 + body
             )
@@ -80,6 +85,9 @@ class HistoryPortal:
         if number in self.drop:
             self.drop.discard(number)
             return None
+        if number in self.busy:
+            self.busy.discard(number)
+            return {"error": "CONNECTION_ERROR"}
         call_id = f"infocall.{len(self.rows)}"
         started = datetime.fromtimestamp(time.time() + self.calls_ahead_s, UTC)
         self.rows.append(
@@ -181,6 +189,26 @@ async def test_a_wrong_clock_of_the_portals_telephony_is_learned_from_calls_of_o
     assert tried.portal.dialled(LOST) == 1
 
 
+async def test_a_later_process_learns_the_telephonys_clock_before_it_decides(
+    tried: Tried,
+) -> None:
+    """Its first look asks for no row so old: what it learns from a known call comes after."""
+    tried.portal.calls_ahead_s = -4 * 3600
+    tried.portal.lose = {LOST}
+    async with tried.running(history_lag_s=1):
+        await tried.prove()
+        tried.portal.history = [(500, b"")] * 9
+        request_id = await tried.bench.ask(LOST)
+        await tried.bench.until(lambda: tried.portal.looked_up >= 2)
+
+    tried.portal.history = []
+    async with tried.running(history_lag_s=1):
+        event = await tried.bench.event(request_id)
+
+    assert (event.message.type, event["confirmed_by"]) == ("call.started", "history")
+    assert tried.portal.dialled(LOST) == 1
+
+
 async def test_a_call_near_the_time_in_question_decides_nothing(tried: Tried) -> None:
     """Its clock is not known: no call of ours has been in the history yet."""
     tried.portal.calls_ahead_s = 1800
@@ -239,9 +267,11 @@ async def test_a_step_of_the_clock_during_a_doubt_phones_nobody_twice(
     assert tried.portal.dialled(LOST) == 1
 
 
+@pytest.mark.parametrize("dated", [True, False], ids=["dated", "undated"])
 async def test_a_later_process_whose_clock_is_ahead_waits_a_whole_lag(
-    tried: Tried, wall: Shifted
+    tried: Tried, wall: Shifted, *, dated: bool
 ) -> None:
+    tried.portal.dated = dated
     tried.portal.lose, tried.portal.hidden = {LOST}, {LOST}
     async with tried.running(history_lag_s=300):
         await tried.prove()
@@ -257,6 +287,23 @@ async def test_a_later_process_whose_clock_is_ahead_waits_a_whole_lag(
         event = await tried.bench.event(request_id)
 
     assert event["confirmed_by"] == "history"
+    assert tried.portal.dialled(LOST) == 1
+
+
+async def test_a_clock_that_was_set_back_between_two_attempts_hides_no_call(
+    tried: Tried, wall: Shifted
+) -> None:
+    wall.ahead_s = 10_000.0
+    tried.portal.busy, tried.portal.lose = {LOST}, {LOST}
+
+    async with tried.running():
+        request_id = await tried.bench.ask(LOST)
+        await tried.bench.until(lambda: not tried.portal.busy)
+        wall.ahead_s = 0.0
+        await tried.prove()
+        event = await tried.bench.event(request_id)
+
+    assert (event.message.type, event["confirmed_by"]) == ("call.started", "history")
     assert tried.portal.dialled(LOST) == 1
 
 
@@ -300,6 +347,8 @@ GLITCHES: dict[str, tuple[int, bytes]] = {
     "no such page": (404, b"Not Found"),
     "a refusal": (401, b'{"error":"INVALID_CREDENTIALS"}'),
     "a gateway": (502, b"x"),
+    "an empty object for rows": (200, b'{"result":{}}'),
+    "a row without an id": (200, row_with(CALL_ID=None)),
     "half a surrogate pair": (200, row_with(CALL_ID="\ud800")),
     "a year beyond all calendars": (200, row_with(CALL_START_DATE="99999-11-27T10:00:00+00:00")),
     "a date that is none": (200, row_with(CALL_START_DATE=None)),
@@ -550,6 +599,9 @@ PORTALS: dict[str, list[tuple[int, Any]]] = {
         (401, {"error": "INVALID_CREDENTIALS"}),
         (403, {"error": "ACCESS_DENIED", "error_description": "Access denied!"}),
     ],
+    "refusals and failures by turns": [(401, {"error": "INVALID_CREDENTIALS"}), (502, b"x")],
+    "refusals and outages by turns": [(401, {"error": "INVALID_CREDENTIALS"}), (503, b"")],
+    "an argument that it does not take": [(400, {"error": "ERROR_ARGUMENT"})],
     "nested errors": [(400, {"error": {"code": "BITRIX_REST_V3", "message": "x"}})],
     "RESULT false": [(200, {"result": {"RESULT": False}})],
 }
@@ -727,3 +779,24 @@ async def test_a_ledger_that_fails_while_it_begins_stops_nothing(
 
     assert event.message.type == "call.started"
     assert await Ledger(fresh, bench.queue).exists()
+
+
+async def test_a_link_cut_while_the_ledger_is_down_leaves_the_worker_held_no_longer(
+    bench: Bench, foreign: ForeignPortal, link: Link
+) -> None:
+    async with bench.running(bitrix24_url=foreign.url, rabbitmq_url=link.url) as app:
+        get, check_writable = app.ledger.get, app.ledger.check_writable
+
+        async def fails(*_: object) -> None:
+            raise LedgerDown("busy")
+
+        app.ledger.get = app.ledger.check_writable = fails  # type: ignore[method-assign,assignment]
+        request_id = await bench.ask(WORKS)
+        await bench.until(lambda: "ledger" in app.intake.held_by and not app.intake.consuming)
+        link.cut()
+        await bench.until(lambda: not app.worker._running)  # noqa: SLF001
+        app.ledger.get, app.ledger.check_writable = get, check_writable  # type: ignore[method-assign]
+        event = await bench.event(request_id)
+
+    assert event.message.type == "call.started"
+    assert foreign.dialled(WORKS) == 1

@@ -154,6 +154,13 @@ async def test_a_row_that_another_doubt_may_own_is_nobodys(desk: Desk) -> None:
     assert await desk.look(doubt, row("c1", desk.now - 49)) == Ambiguous()
 
 
+async def test_a_row_without_an_id_decides_nothing(desk: Desk) -> None:
+    await desk.shown()
+    doubt = await desk.put(desk.entry("r-1"))
+
+    assert isinstance(await desk.look(doubt, row("", desk.now - 49)), LookUpFailed)
+
+
 async def test_while_another_call_is_being_placed_nothing_is_decided(desk: Desk) -> None:
     doubt = await desk.put(desk.entry("r-1"))
     await desk.put(desk.entry("r-2", state="placing", unsure_since=None))
@@ -195,6 +202,30 @@ async def test_the_clock_of_the_rows_is_learned_from_calls_of_ours(
     doubt = await desk.put(desk.entry("r-1"))
 
     assert await desk.look(doubt, row("c1", desk.now - 50 + row_s)) == Found("c1")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"first_claimed_at": 10_000.0}, {"unsure_since": -10_000.0}], ids=["since", "amid"]
+)
+async def test_a_row_counts_though_our_clock_was_set_back(
+    desk: Desk, changes: dict[str, float]
+) -> None:
+    """Since the first attempt, or in the middle of the call."""
+    moments = {name: desk.now + ahead_s for name, ahead_s in changes.items()}
+    doubt = await desk.put(desk.entry("r-1", **moments))
+
+    assert await desk.look(doubt, row("c1", desk.now - 49)) == Found("c1")
+
+
+async def test_a_look_that_asked_for_too_little_decides_nothing(desk: Desk) -> None:
+    """Only what it shows tells how far the clock of its rows is off."""
+    doubt = await desk.put(desk.entry("r-1"))
+    await desk.shown()
+    desk.portal.known["ours"] = row("ours", desk.now - 50 - 4 * 3600)
+    rows = (row("c1", desk.now - 49 - 4 * 3600),)
+
+    assert isinstance(await desk.look(doubt, *rows), LookUpFailed)
+    assert await desk.look(doubt, *rows) == Found("c1")
 
 
 async def test_after_a_call_that_may_have_rung_only_later_rows_count(desk: Desk) -> None:

@@ -24,7 +24,11 @@ NUMBER_TAIL = 10
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One call of the history; times in seconds since the epoch, by the portal's clock."""
+    """One call of the history; times in seconds since the epoch, by the portal's clock.
+
+    Attributes:
+        call_id: Empty where the portal shows none.
+    """
 
     call_id: str
     call_type: str
@@ -74,8 +78,9 @@ class Wanted:
 
     def lies_before(self, rows: Sequence[Row]) -> bool:
         """Tell whether a page is so old that no later one can hold what is wanted."""
-        newest = max((row.started_at for row in rows), default=0.0)
-        return bool(rows) and newest < self.since - LONGEST_CALL_S
+        if not rows or rows[0].started_at < rows[-1].started_at:  # not sorted as it was asked to
+            return False
+        return max(row.started_at for row in rows) < self.since - LONGEST_CALL_S
 
 
 def by_call_id(call_id: str) -> dict[str, Any]:
@@ -97,11 +102,12 @@ def read_page(status: int, body: bytes) -> Page | NoHistory | LookUpFailed:
         return LookUpFailed()
     try:
         answer = json.loads(body)
-        if status != 200 or answer.get("error"):  # noqa: PLR2004
+        sent = answer["result"]
+        if status != 200 or answer.get("error") or not isinstance(sent, list):  # noqa: PLR2004
             return NoHistory()
         # An odd row of another kind is no reason to believe nothing.
-        infocalls = [row for row in answer["result"] if str(row["CALL_TYPE"]) == INFOCALL]
-        rows = tuple(_read_row(row) for row in infocalls if row["CALL_ID"] is not None)
+        infocalls = [row for row in sent if str(row["CALL_TYPE"]) == INFOCALL]
+        rows = tuple(_read_row(row) for row in infocalls)
         following = answer.get("next")
         return Page(rows, int(following) if following else None)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
@@ -109,7 +115,7 @@ def read_page(status: int, body: bytes) -> Page | NoHistory | LookUpFailed:
 
 
 def _read_row(row: dict[str, Any]) -> Row:
-    call_id = str(row["CALL_ID"])
+    call_id = str(row["CALL_ID"] or "")
     call_id.encode()  # half of a surrogate pair: no database takes it
     return Row(
         call_id=call_id,

@@ -52,6 +52,4 @@ class Ages:
 
     def _agree(self, theirs: float | None) -> bool:
         ours = self.clock_offset_s()
-        if ours is None or theirs is None:
-            return ours is theirs  # where the portal tells no time there is nothing to go by
-        return abs(ours - theirs) <= CLOCKS_AGREE_S
+        return ours is not None and theirs is not None and abs(ours - theirs) <= CLOCKS_AGREE_S

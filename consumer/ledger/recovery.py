@@ -1,6 +1,7 @@
 """What happens while the ledger cannot be written: nothing is dialled, until it can."""
 
 import asyncio
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -16,10 +17,6 @@ log = structlog.get_logger(__name__)
 class Intake(Protocol):
     """What is stopped meanwhile."""
 
-    @property
-    def held_by(self) -> set[str]:
-        """Why no messages are taken."""
-
     def hold(self, reason: str) -> None:
         """Take no more messages, until *reason* is released."""
 
@@ -33,17 +30,27 @@ class Recovery:
     def __init__(self, ledger: Ledger, intake: Intake) -> None:
         self._ledger = ledger
         self._intake = intake
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
 
     async def wait(self, error: LedgerDown) -> None:
         """Take no messages until the ledger can be written again."""
         log.error("ledger.down", why=str(error))
         self._intake.hold("ledger")
-        async with self._asking:  # one asks for all: each try may block the event loop
-            while "ledger" in self._intake.held_by:
-                await asyncio.sleep(RETRY_S)
-                try:
-                    await self._ledger.check_writable()
-                except LedgerDown:
-                    continue
+        if self._asking is None or self._asking.done():
+            # Who waits may be given up with its link; the intake is released all the same.
+            self._asking = asyncio.create_task(self._ask())
+        await asyncio.shield(self._asking)
+
+    def close(self) -> None:
+        """Ask no more."""
+        if self._asking is not None:
+            self._asking.cancel()
+
+    async def _ask(self) -> None:
+        """Ask for all until it can be written: each try may block the event loop."""
+        while True:
+            await asyncio.sleep(RETRY_S)
+            with suppress(LedgerDown):
+                await self._ledger.check_writable()
                 self._intake.release("ledger")
+                return

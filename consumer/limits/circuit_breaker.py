@@ -172,30 +172,34 @@ class CircuitBreaker:
         return self.state == "open" or call.epoch != self.epoch
 
     def _count(self, fault: Fault, request_id: str) -> float | None:
-        if any(known.kind != fault.kind for known in self._row.values()):
-            self._row.clear()
         self._row[request_id] = fault
         if self.state == "half_open":
             again_s = self._wait_s * 2 if fault.kind == self._kind else 0.0
             self._open(fault, again_s)
             return self._wait_s
-        if len(self._row) >= self._after:
+        # One of another kind in between does not show that this one is over.
+        if sum(known.kind == fault.kind for known in self._row.values()) >= self._after:
             self._open(fault, 0.0)
         return None
 
     def _disprove(self, outcome: Outcome, call: Call) -> None:
-        """Strike out the faults that *call* could have met and did not."""
+        """Strike out the faults that *call* could have met and did not.
+
+        The portal refuses some requests before the others meet their fault: all that such a refusal
+        shows is that it answers.
+        """
         placed = isinstance(outcome, Placed)
         self._row = {
             request_id: fault
             for request_id, fault in self._row.items()
-            if not (fault.lines == "all" or (placed and self._can_meet(fault, call)))
+            if not (
+                fault.can_meet(call.line, self._default_line)
+                if placed
+                else fault.kind in {"connection", "rate"}
+            )
         }
         if self.state == "half_open" and not self._row:
             self._close()
-
-    def _can_meet(self, fault: Fault, call: Call) -> bool:
-        return fault.can_meet(call.line, self._default_line)
 
     async def run(self) -> None:
         """Wait while open, probe, and let one call through."""

@@ -1,6 +1,7 @@
 """The call history: how it is asked for one call, and what its answers show."""
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -120,6 +121,7 @@ PAGES: dict[str, tuple[list[Row], bool]] = {
     "all within": ([row()], False),
     "a call may have lasted long": ([row(started_at=NOON - 60 - LONGEST_CALL_S)], False),
     "all too old": ([row(started_at=NOON - 61 - LONGEST_CALL_S)], True),
+    "the oldest come first": ([row(started_at=0.0), row(started_at=1.0)], False),
     "one of them not": ([row(started_at=0.0), row(), row(started_at=1.0)], False),
 }
 
@@ -192,6 +194,8 @@ REFUSALS: dict[str, tuple[int, bytes]] = {
     "no result": (200, b"{}"),
     "the answer to a call": (200, b'{"result":{"RESULT":true,"CALL_ID":"c1"}}'),
     "true": (200, b'{"result":true}'),
+    "an empty object for rows": (200, b'{"result":{}}'),
+    "an empty text for rows": (200, b'{"result":""}'),
     "rows that are none": (200, b'{"result":["a"]}'),
     "a row with less": (200, answer({"CALL_ID": CALL_ID})),
     "a row without a time": (200, answer(SENT | {"CALL_START_DATE": None})),
@@ -221,10 +225,11 @@ def test_a_busy_or_broken_portal_says_nothing_about_the_call(status: int, body: 
     assert read_page(status, body) == LookUpFailed()
 
 
-def test_a_row_without_an_id_is_no_call_to_adopt() -> None:
-    page = read_page(200, answer(SENT | {"CALL_ID": None}))
+@pytest.mark.parametrize("call_id", [None, ""])
+def test_a_row_without_an_id_is_a_row_all_the_same(call_id: str | None) -> None:
+    page = read_page(200, answer(SENT | {"CALL_ID": call_id}))
 
-    assert not isinstance(page, Page) or all(seen.call_id != "None" for seen in page.rows)
+    assert page == Page((replace(READ, call_id=""),), None)
 
 
 def test_a_next_page_beyond_all_numbers_is_nonsense() -> None:

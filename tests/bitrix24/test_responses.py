@@ -61,7 +61,11 @@ class Known:
 KNOWN: dict[str, Known] = {
     # The method's own.
     "service line": Known(
-        "ERROR_CORE", "Making infocall using LINK_BASE_NUMBER is not allowed", (400, 403), "refused"
+        "ERROR_CORE",
+        "Making infocall using LINK_BASE_NUMBER is not allowed",
+        (400, 403),
+        "refused",
+        "line",
     ),
     "no such line": Known(
         "ERROR_CORE", "Could not find config for number reg7", (400, 403), "refused", "line"
@@ -96,9 +100,10 @@ KNOWN: dict[str, Known] = {
         "Method is not allowed for batch usage",
         (405, 200),
         "refused",
+        "portal",
     ),
     "long batch": Known(
-        "ERROR_BATCH_LENGTH_EXCEEDED", "Max batch length exceeded", (400, 200), "refused"
+        "ERROR_BATCH_LENGTH_EXCEEDED", "Max batch length exceeded", (400, 200), "refused", "portal"
     ),
     "no such webhook": Known(
         "NO_AUTH_FOUND", "Wrong authorization data", (401,), "refused", "portal"
@@ -198,7 +203,7 @@ KNOWN: dict[str, Known] = {
         "ERROR_METHOD_NOT_FOUND", "Method not found!", (404,), "refused", "portal"
     ),
     "bad argument": Known(
-        "ERROR_ARGUMENT", "Argument is wrong: TO_NUMBER", (400,), "refused", "request"
+        "ERROR_ARGUMENT", "Argument is wrong: TO_NUMBER", (400,), "refused", "portal"
     ),
     "database error": Known("ERROR_CORE", "SQL query error!", (500, 400), "unsure"),
     "wrong transport": Known(

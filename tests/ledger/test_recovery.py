@@ -36,3 +36,20 @@ async def test_all_wait_and_one_asks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert intake.held_by == set()
     assert ledger.tries == 4
+
+
+async def test_the_intake_is_released_though_nobody_waits_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("consumer.ledger.recovery.RETRY_S", 0.0)
+    ledger: Any = FakeLedger(failures=3)
+    intake = FakeIntake()
+    recovery = Recovery(ledger, intake)
+
+    waiting = asyncio.create_task(recovery.wait(LedgerDown("busy")))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+    assert intake.held_by == set()

@@ -161,10 +161,14 @@ OPENS: dict[str, list[Outcome]] = {
     "refusals of all calls and of some lines": [ALLOWANCE, REVOKED, ALLOWANCE],
     "no connection, and no service": [DOWN, Unavailable(Failure("HTTP_503", "", 503)), DOWN],
     "doubts of all sorts": [LOST, Unsure(Failure("HTTP_502", "", 502)), LOST],
+    "refusals with another kind in between": [REVOKED, DOWN, REVOKED, LOST, REVOKED],
+    "refusals with a request's own in between": [REVOKED, BAD_NUMBER, REVOKED, REVOKED],
+    "doubts with a request's own refusal in between": [LOST, BAD_NUMBER, LOST, LOST],
 }
 STAYS_CLOSED: dict[str, list[Outcome]] = {
-    "another kind in between": [REVOKED, REVOKED, DOWN, REVOKED, REVOKED],
-    "a request's own refusal in between": [REVOKED, REVOKED, BAD_NUMBER, REVOKED, REVOKED],
+    "a call that is placed in between": [REVOKED, REVOKED, PLACED, REVOKED, REVOKED],
+    "an answer in between": [DOWN, DOWN, BAD_NUMBER, DOWN, DOWN],
+    "few of each kind": [REVOKED, DOWN, LOST, REVOKED, DOWN, LOST],
     "requests' own refusals": [BAD_NUMBER] * 9,
 }
 
@@ -256,6 +260,18 @@ async def test_a_fault_of_another_kind_opens_it_again(
 
     assert trial.record(outcome) == [wait_s]
     assert trial.breaker.state == "open"
+
+
+async def test_a_refusal_of_a_requests_own_says_nothing_about_doubts(trial: Trial) -> None:
+    """The portal looks at the number before it asks for the call."""
+    trial.record(LOST, LOST, LOST)
+    await trial.half_open()
+
+    trial.record(BAD_NUMBER)
+    assert trial.breaker.detail.startswith("half_open")
+
+    trial.record(PLACED)
+    assert trial.breaker.detail == "closed"
 
 
 @pytest.mark.parametrize(
