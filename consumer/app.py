@@ -209,13 +209,13 @@ class App:
     async def _take_lease(self) -> None:
         if self.connection is None:
             raise NoBroker("there is no connection")
-        async with asyncio.timeout(START_WITHIN_S):
-            with link_losses():
+        with link_losses():
+            async with asyncio.timeout(START_WITHIN_S):
                 await self.lease.renew(self.connection)
 
     async def _consume(self) -> None:
-        async with asyncio.timeout(START_WITHIN_S):
-            with link_losses(), explained(f"queue {self.topology.requests.name}"):
+        with link_losses(), explained(f"queue {self.topology.requests.name}"):
+            async with asyncio.timeout(START_WITHIN_S):
                 await self._broker.start()
 
     def _work(self) -> list[Coroutine[Any, Any, object]]:

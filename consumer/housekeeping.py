@@ -11,8 +11,14 @@ from aio_pika.abc import AbstractConnection
 
 from consumer import metrics
 from consumer.bitrix24.portal import Portal
+from consumer.errors import OperatorError
 from consumer.ledger import Ledger, LedgerDown
-from consumer.rabbitmq.connection import LINK_ERRORS, NoBroker, connect, link_losses, plain_channel
+from consumer.rabbitmq.connection import (
+    NoBroker,
+    connect,
+    link_losses,
+    plain_channel,
+)
 from consumer.rabbitmq.lease import Lease, OtherLedger
 from consumer.rabbitmq.policies import Policies
 from consumer.rabbitmq.publisher import Publisher
@@ -40,7 +46,7 @@ Job = Callable[[], Awaitable[None]]
 log = structlog.get_logger(__name__)
 
 
-class NoConsumer(RuntimeError):
+class NoConsumer(OperatorError):
     """Raised when the broker has not let us consume for `LONGEST_IDLE_S`."""
 
 
@@ -139,7 +145,7 @@ class Housekeeping:
             if not self._lease.valid:
                 self._hold("lease", "the lease on the broker could not be renewed")
             if not self._publisher.connected:
-                with suppress(*LINK_ERRORS):
+                with suppress(NoBroker):
                     await self._publisher.connect()
             # While the broker is away a new process would not get on either.
             reachable = self._publisher.connected
@@ -157,10 +163,9 @@ class Housekeeping:
             lost = not self._intake.consuming and not self._intake.held_by
             if lost or self.troubles or time.monotonic() >= next_at:
                 for step in (self._tend_topology, self._tend_lease):
-                    with suppress(LedgerDown, *LINK_ERRORS):  # what is there cannot be told now
+                    with suppress(LedgerDown, NoBroker), link_losses():  # it cannot be told now
                         async with asyncio.timeout(TEND_WITHIN_S):
-                            with link_losses():
-                                await step()
+                            await step()
                 next_at = time.monotonic() + TEND_S
             await asyncio.sleep(WATCH_S)
 
@@ -228,7 +233,7 @@ class Housekeeping:
     async def _measure(self) -> None:
         """Measure now and then what no event tells: queue depths, the oldest dead letter."""
         while True:
-            with suppress(LedgerDown, *LINK_ERRORS):
+            with suppress(LedgerDown, NoBroker):
                 found = await self._publisher.depths(self._topology.names)
                 for name, messages in found.items():
                     metrics.QUEUE_MESSAGES.labels(name).set(messages)

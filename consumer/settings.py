@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from consumer.addresses import AmqpUrls, LedgerUrl, PortalUrl, is_loopback
+from consumer.errors import OperatorError
 from consumer.messages import Defaults
 
 PREFIX = "CALLS_"
@@ -35,7 +36,7 @@ MAY_BE_FILES = ("rabbitmq_url", "bitrix24_url", "ledger_url")
 """Secrets, which ``CALLS_<FIELD>_FILE`` may name a file of."""
 
 
-class WrongSettings(ValueError):
+class WrongSettings(OperatorError):
     """Raised for settings that cannot be used: one line per mistake, and no secret in any."""
 
     def __init__(self, mistakes: list[str]) -> None:

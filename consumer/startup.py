@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from consumer.ledger import LedgerDown, WrongLedger
-from consumer.rabbitmq.connection import LINK_BROKE, LINK_ERRORS, LoginRefused, NoBroker
+from consumer.rabbitmq.connection import LoginRefused, NoBroker
 from consumer.rabbitmq.lease import OtherLedger
 from consumer.rabbitmq.topology import WrongTopology
 
@@ -50,10 +50,10 @@ class Startup:
                 await step()
             except LASTING:
                 raise
-            except (LedgerDown, OtherLedger, *LINK_ERRORS) as error:
-                self.waits_for, self.why = what, _words(error)
+            except (LedgerDown, OtherLedger, NoBroker) as error:
+                self.waits_for, self.why = what, str(error)
                 if time.monotonic() - self._began >= self._wait_s:
-                    raise _named(error) from None
+                    raise
                 self._say()
                 await asyncio.sleep(RETRY_S)
             else:
@@ -66,14 +66,3 @@ class Startup:
             log.warning("worker.waiting", what=self.waits_for, why=self.why)
             self._said_at = time.monotonic()
             self._silence_s = min(max(self._silence_s * 2, FIRST_SILENCE_S), LONGEST_SILENCE_S)
-
-
-def _words(error: Exception) -> str:
-    return str(_named(error))
-
-
-def _named(error: Exception) -> Exception:
-    """Give an error of a client library the name that commands know."""
-    if isinstance(error, NoBroker | LedgerDown | OtherLedger):
-        return error
-    return NoBroker(f"{LINK_BROKE} ({type(error).__name__}): see CALLS_RABBITMQ_URL")

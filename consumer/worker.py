@@ -17,7 +17,7 @@ from consumer.limits.circuit_breaker import Call, CircuitBreaker
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import Defaults
 from consumer.processor import Processor
-from consumer.rabbitmq.connection import LINK_ERRORS, link_losses
+from consumer.rabbitmq.connection import ConnectionLost, link_losses
 
 REMEMBERED = 1000
 
@@ -77,7 +77,7 @@ class Worker:
             # A bug. Put back it would come again at once; the broker keeps it as a dead letter.
             log.exception("worker.bug")
             self._breaker.record_bug(error, Call(key, None, epoch))
-            with suppress(*LINK_ERRORS), link_losses():
+            with suppress(ConnectionLost), link_losses():
                 await message.reject(requeue=False)
 
     def _see_consumer(self, message: RabbitMessage) -> None:
@@ -97,7 +97,7 @@ class Worker:
                 await asyncio.shield(task)
         except GivenBack:
             await self._intake.until_idle()
-            with suppress(*LINK_ERRORS), link_losses():
+            with suppress(ConnectionLost), link_losses():
                 await message.nack(requeue=True)
             return
         except asyncio.CancelledError:
@@ -111,8 +111,8 @@ class Worker:
                     await message.reject(requeue=False)
                 else:
                     await message.ack()
-        except LINK_ERRORS as error:
-            log.warning("ack.lost", error=type(error).__name__)
+        except ConnectionLost as error:
+            log.warning("ack.lost", reason=str(error))
 
     @property
     def idle(self) -> bool:

@@ -13,29 +13,12 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import click
 
 from consumer import output
-from consumer.housekeeping import NoConsumer
-from consumer.ledger import LedgerDown
-from consumer.operations.dead_letters import NoSuchDeadLetter
+from consumer.errors import OperatorError
 from consumer.output import OutputFailed, escaped, say
-from consumer.rabbitmq.browser import InOtherHands
-from consumer.rabbitmq.connection import NoBroker
-from consumer.rabbitmq.lease import OtherLedger
-from consumer.rabbitmq.publisher import NotPublished
-from consumer.rabbitmq.topology import WrongTopology
 from consumer.settings import Secret, Settings, WrongSettings, read_settings
 
-STOPPERS = (
-    *(NoBroker, WrongTopology, LedgerDown, OtherLedger, NoConsumer),
-    *(NoSuchDeadLetter, InOtherHands),
-)
 P = ParamSpec("P")
 T = TypeVar("T")
-HINTS = {
-    "unroutable": "no queue takes it yet: start the worker once, it declares them",
-    "nacked": "the queue is full or refuses it: see the broker",
-    "timed_out": "the broker did not confirm in time: it may have arrived all the same",
-    "disconnected": "the link to the broker broke: it may have arrived all the same",
-}
 
 
 class Failed(click.ClickException):
@@ -117,10 +100,8 @@ def run(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
             return runner.run(start())
     except WrongSettings as error:
         _wrong_settings(error)
-    except STOPPERS as error:
+    except OperatorError as error:
         raise Failed(str(error)) from None
-    except NotPublished as error:
-        raise Failed(f"not published ({error}): {HINTS[error.why]}") from None
     except KeyboardInterrupt:
         raise click.Abort from None
 

@@ -16,11 +16,11 @@ from consumer import log
 from consumer.bitrix24.errors import advice_for
 from consumer.bitrix24.portal import LINES, VOICES, Portal, read_names
 from consumer.bitrix24.responses import error_of
-from consumer.cli.console import STOPPERS, Failed, Program, settings_or_exit
+from consumer.cli.console import Failed, Program, settings_or_exit
 from consumer.cli.console import run as run_command
 from consumer.cli.replay import dlq
-from consumer.demo import broker as devbroker
-from consumer.demo.tour import DemoFailed, take_tour
+from consumer.demo.tour import take_tour
+from consumer.errors import OperatorError
 from consumer.health import EVERYWHERE, LOOPBACK, listen
 from consumer.operations.check import check as look_at
 from consumer.operations.upstream import (
@@ -111,7 +111,7 @@ def demo(*, keep: bool) -> None:
     """
     try:
         adds_up = take_tour(keep=keep)
-    except (DemoFailed, devbroker.NoBroker, *STOPPERS) as error:
+    except OperatorError as error:
         raise Failed(*str(error).split("\n")) from None
     if not adds_up:
         sys.exit(1)

@@ -27,7 +27,7 @@ from consumer.operations.dead_letters import (
     send_back,
 )
 from consumer.output import OutputFailed, is_terminal, say, shown_id
-from consumer.rabbitmq.connection import LINK_ERRORS, connect, link_losses
+from consumer.rabbitmq.connection import NoBroker, connect, link_losses
 from consumer.rabbitmq.topology import topology_of
 from consumer.settings import Settings
 
@@ -161,7 +161,7 @@ async def _replay(
 
 async def _is_taken(settings: Settings) -> bool:
     """Tell whether anybody consumes the queue of requests; yes, where that cannot be seen."""
-    with suppress(*LINK_ERRORS), link_losses():
+    with suppress(NoBroker), link_losses():
         connection = await connect(settings.needed("rabbitmq_url"), "replay")
         async with connection, connection.channel() as channel:
             queue = await channel.declare_queue(topology_of(settings).requests.name, passive=True)

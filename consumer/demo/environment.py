@@ -22,6 +22,7 @@ from uuid import uuid4
 
 from consumer.demo import broker as devbroker
 from consumer.demo.private_node import SIGNALS, on_signals, signals_held
+from consumer.errors import OperatorError
 from consumer.messages import REQUESTED
 from consumer.output import say
 from consumer.rabbitmq.connection import connect
@@ -71,7 +72,7 @@ TO_TRY = """
 """
 
 
-class DemoFailed(RuntimeError):
+class DemoFailed(OperatorError):
     """Raised when the sandbox or the worker does not run; says what it said last."""
 
 

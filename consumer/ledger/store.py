@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from consumer.errors import OperatorError
+
 Value = str | float | bytes | bool | None
 
 
-class LedgerDown(RuntimeError):
+class LedgerDown(OperatorError):
     """Raised when the ledger cannot be read or written; nothing may be dialled then."""
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from aio_pika.abc import AbstractIncomingMessage
 
 from consumer.bitrix24.errors import advice_for
+from consumer.errors import OperatorError
 from consumer.messages import (
     MAX_BODY_BYTES,
     Defaults,
@@ -53,7 +54,7 @@ MISSES = 2
 MISSED_S = 1.0
 
 
-class NoSuchDeadLetter(LookupError):
+class NoSuchDeadLetter(OperatorError):
     """Raised for ids that the dead-letter queue does not hold."""
 
 

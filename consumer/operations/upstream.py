@@ -8,6 +8,7 @@ from typing import Any
 
 from aio_pika.abc import AbstractQueue
 
+from consumer.errors import OperatorError
 from consumer.messages import (
     FAILED,
     REQUESTED,
@@ -22,7 +23,7 @@ from consumer.rabbitmq.publisher import Publisher, build_message
 from consumer.rabbitmq.topology import explained
 
 
-class BadRequest(ValueError):
+class BadRequest(OperatorError):
     """Raised for a request that the worker would refuse; says what is wrong with it."""
 
 

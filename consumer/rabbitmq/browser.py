@@ -16,9 +16,10 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFou
 from pamqp.commands import Queue
 from yarl import URL
 
+from consumer.errors import OperatorError
 from consumer.rabbitmq.connection import (
     LINK_BROKE,
-    LINK_ERRORS,
+    ConnectionLost,
     NoBroker,
     address_of,
     connect,
@@ -39,7 +40,7 @@ class TakenBack(NoBroker):
     """Raised when the broker took back what was in hand, though the link stands; says why."""
 
 
-class InOtherHands(RuntimeError):
+class InOtherHands(OperatorError):
     """Raised when somebody else has taken all messages, to look at or to replay them."""
 
 
@@ -67,10 +68,10 @@ async def in_hand(
         try:
             with link_losses():
                 yield hand
-        except LINK_ERRORS:
+        except ConnectionLost:
             raise hand.loss() from None
         finally:  # also when interrupted: a connection's end alone would put back in any order
-            with suppress(*LINK_ERRORS), link_losses():
+            with suppress(ConnectionLost), link_losses():
                 await hand.put_back()
 
 
@@ -292,7 +293,7 @@ class _Unread(TransportFactory):
     async def let_go(self) -> None:
         """Cut the connection: to close it in order, all would have to be read first."""
         self._writer.transport.abort()
-        with suppress(*LINK_ERRORS), link_losses():
+        with suppress(ConnectionLost), link_losses():
             await self._connection.close()
 
 

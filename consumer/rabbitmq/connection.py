@@ -14,6 +14,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, TimeoutType
 from pamqp import commands, decode
 from yarl import URL
 
+from consumer.errors import OperatorError
 from consumer.unreachable import NO_TLS, cause_of
 
 CONNECT_TIMEOUT_S = 5.0
@@ -22,9 +23,8 @@ RPC_TIMEOUT_S = 5.0
 HEARTBEAT_S = 10
 """A link that died in silence is noticed after some three of these."""
 LINK_BROKE = "the link to the broker broke"
-LINK_ERRORS = (aiormq.exceptions.AMQPError, OSError, RuntimeError)
-"""What a call over a lost link raises inside `link_losses`; to aio-pika that it is closed is a
-plain RuntimeError."""
+_LOSSES = (aiormq.exceptions.AMQPError, OSError, RuntimeError)
+"""What aio-pika raises over a lost link; that it is closed is a plain RuntimeError."""
 
 
 def _read_leniently(kind: str, size: Callable[[bytes], int], instead: Callable[[], Any]) -> None:
@@ -53,8 +53,12 @@ _read_leniently("table", lambda value: 4 + int.from_bytes(value[:4]), dict)
 commands.Connection.Open.valid_responses = ["Connection.OpenOk", "Connection.Close"]
 
 
-class NoBroker(ConnectionError):
+class NoBroker(OperatorError):
     """Raised when the broker cannot be used at all; says what to mend, and no password."""
+
+
+class ConnectionLost(NoBroker):
+    """Raised when a link that stood is lost or does not answer; its cause is what was raised."""
 
 
 class LoginRefused(NoBroker):
@@ -172,9 +176,9 @@ def refusals_named(url: str) -> Iterator[None]:
     port = address.explicit_port or aiormq.connection.DEFAULT_PORTS[address.scheme]
     place = f"{address.host_subcomponent}:{port}"
     try:
-        with link_losses():
+        with _nameless_losses():
             yield
-    except NoBroker:
+    except ConnectionLost:
         raise NoBroker(f"the broker at {place} hung up: see its log") from None
     except aiormq.exceptions.ProbableAuthenticationError as error:
         raise LoginRefused(
@@ -240,13 +244,23 @@ def why_lost(error: BaseException) -> str:
 
 @contextmanager
 def link_losses() -> Iterator[None]:
-    """Let a lost link be an error that can be named.
-
-    aiormq gives the calls under way a CancelledError or, where it knows no reason, a bare
-    Exception; the task itself is not cancelled then.
+    """Let all that a lost link may raise be one exception.
 
     Raises:
-        NoBroker: It did so.
+        ConnectionLost: The link is lost, or does not answer.
+    """
+    try:
+        with _nameless_losses():
+            yield
+    except _LOSSES as error:
+        raise ConnectionLost(f"{LINK_BROKE} ({why_lost(error)})") from error
+
+
+@contextmanager
+def _nameless_losses() -> Iterator[None]:
+    """Name what aiormq gives the calls under way: a CancelledError, or a bare Exception.
+
+    The task itself is not cancelled then.
     """
     try:
         yield
@@ -254,11 +268,11 @@ def link_losses() -> Iterator[None]:
         task = asyncio.current_task()
         if task is not None and task.cancelling() > 0:
             raise  # by somebody who wants the task to end
-        raise NoBroker(LINK_BROKE) from None
+        raise ConnectionLost(LINK_BROKE) from None
     except Exception as error:
         if type(error) is not Exception:
             raise
-        raise NoBroker(LINK_BROKE) from None
+        raise ConnectionLost(LINK_BROKE) from None
 
 
 @asynccontextmanager

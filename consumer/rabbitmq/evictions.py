@@ -7,7 +7,7 @@ import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
-from consumer.rabbitmq.connection import LINK_ERRORS, connect, link_losses
+from consumer.rabbitmq.connection import NoBroker, connect, link_losses
 from consumer.rabbitmq.deaths import evicted_for, id_of, own_headers
 from consumer.rabbitmq.policies import BY_DEATH, Policies
 from consumer.rabbitmq.publisher import NotPublished, Publisher, build_message
@@ -56,7 +56,7 @@ class Evictions:
             try:
                 with link_losses():
                     await self._watch()
-            except* (WrongTopology, NotPublished, *LINK_ERRORS) as errors:
+            except* (WrongTopology, NotPublished, NoBroker) as errors:
                 why = str(errors.exceptions[0])
                 log.info("evictions.retry", why=why, retry_s=self._backoff_s)
             await asyncio.sleep(self._backoff_s)

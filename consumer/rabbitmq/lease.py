@@ -15,6 +15,7 @@ from aiormq.exceptions import (
     ConnectionInternalError,
 )
 
+from consumer.errors import OperatorError
 from consumer.ledger import Ledger
 from consumer.rabbitmq.connection import RPC_TIMEOUT_S, connect, plain_channel
 from consumer.rabbitmq.topology import Queue
@@ -27,7 +28,7 @@ VALID_S = LEASE_S / 2
 log = structlog.get_logger(__name__)
 
 
-class OtherLedger(RuntimeError):
+class OtherLedger(OperatorError):
     """Raised when a worker with another ledger holds the lease; says what to do."""
 
 

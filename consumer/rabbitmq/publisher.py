@@ -16,7 +16,8 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp import commands
 
 from consumer import metrics
-from consumer.rabbitmq.connection import LINK_ERRORS, NoBroker, connect, link_losses
+from consumer.errors import OperatorError
+from consumer.rabbitmq.connection import ConnectionLost, NoBroker, connect, link_losses
 
 APP_ID = "call-consumer"
 DEADLINE_S = 5.0
@@ -33,7 +34,15 @@ log = structlog.get_logger(__name__)
 Why = Literal["unroutable", "nacked", "timed_out", "disconnected"]
 
 
-class NotPublished(Exception):
+_HINTS: dict[Why, str] = {
+    "unroutable": "no queue takes it yet: start the worker once, it declares them",
+    "nacked": "the queue is full or refuses it: see the broker",
+    "timed_out": "the broker did not confirm in time: it may have arrived all the same",
+    "disconnected": "the link to the broker broke: it may have arrived all the same",
+}
+
+
+class NotPublished(OperatorError):
     """Raised when the broker did not confirm a message; *why* tells what happened to it.
 
     ``unroutable``: no queue for it. ``nacked``: a queue refused it. ``timed_out`` and
@@ -41,7 +50,8 @@ class NotPublished(Exception):
     """
 
     def __init__(self, why: Why, detail: str = "") -> None:
-        super().__init__(f"{why}: {detail}" if detail else why)
+        told = f"{why}: {detail}" if detail else why
+        super().__init__(f"not published ({told}): {_HINTS[why]}")
         self.why = why
 
 
@@ -116,10 +126,10 @@ class Publisher:
         """Connect now, if that has not been done.
 
         Raises:
-            NoBroker, AMQPError, OSError, RuntimeError: It cannot be done.
+            NoBroker: It cannot be done.
         """
-        async with asyncio.timeout(self._deadline_s):
-            with link_losses():
+        with link_losses():
+            async with asyncio.timeout(self._deadline_s):
                 await self._open()
 
     def stop_repeating(self) -> None:
@@ -149,31 +159,20 @@ class Publisher:
         """
         channel: AbstractChannel | None = None
         try:
-            async with self._deadline(len(message.body)):
-                with link_losses():
+            with link_losses():
+                async with self._deadline(len(message.body)):
                     channel = await self._open()
-                    target = (
-                        await channel.get_exchange(exchange, ensure=False)
-                        if exchange
-                        else channel.default_exchange
-                    )
                     needs_queue = not exchange if mandatory is None else mandatory
-                    await target.publish(message, routing_key, mandatory=needs_queue)
-        except DeliveryError as error:
-            nacked = isinstance(error.frame, commands.Basic.Nack)
-            if nacked and not exchange:
+                    await _publish(channel, message, exchange, routing_key, mandatory=needs_queue)
+        except NotPublished as error:
+            if error.why == "nacked" and not exchange:
                 await self._renew(channel)
-            raise NotPublished("nacked" if nacked else "unroutable", routing_key) from None
-        except ChannelNotFoundEntity:
+            raise
+        except NoBroker as error:
             await self._give_up(channel)
-            raise NotPublished("unroutable", f"there is no exchange {exchange}") from None
-        except TimeoutError:
-            await self._give_up(channel)
-            raise NotPublished("timed_out", routing_key) from None
-        except LINK_ERRORS as error:
-            await self._give_up(channel)
-            why = str(error) if isinstance(error, NoBroker) else type(error).__name__
-            raise NotPublished("disconnected", why) from None
+            if isinstance(error.__cause__, TimeoutError):
+                raise NotPublished("timed_out", routing_key) from None
+            raise NotPublished("disconnected", str(error)) from None
 
     @asynccontextmanager
     async def _deadline(self, length: int) -> AsyncIterator[None]:
@@ -236,10 +235,10 @@ class Publisher:
         """Return how many messages are ready in each of *queues* that is there.
 
         Raises:
-            NoBroker, AMQPError, OSError, RuntimeError: It cannot be told now.
+            NoBroker: It cannot be told now.
         """
-        async with asyncio.timeout(self._deadline_s):
-            with link_losses():
+        with link_losses():
+            async with asyncio.timeout(self._deadline_s):
                 return await self._count(queues)
 
     async def _count(self, queues: Iterable[str]) -> dict[str, int]:
@@ -278,7 +277,7 @@ class Publisher:
         if channel is not self._channel or now - self._renewed_at < self._deadline_s:
             return
         self._renewed_at = now
-        with suppress(*LINK_ERRORS), link_losses():
+        with suppress(NoBroker), link_losses():
             if self._retired is not None:
                 await self._retired.close()
             if self._connection is not None:
@@ -291,8 +290,35 @@ class Publisher:
             return
         connection, self._connection, self._channel = self._connection, None, None
         try:
-            async with asyncio.timeout(1):
-                with link_losses():
+            with link_losses():
+                async with asyncio.timeout(1):
                     await connection.close()
-        except LINK_ERRORS:
+        except ConnectionLost:
             log.debug("publisher.close_failed")
+
+
+async def _publish(
+    channel: AbstractChannel,
+    message: aio_pika.Message,
+    exchange: str,
+    routing_key: str,
+    *,
+    mandatory: bool,
+) -> None:
+    """Publish over *channel*.
+
+    Raises:
+        NotPublished: The broker refuses it, or has nowhere to put it.
+    """
+    try:
+        target = (
+            await channel.get_exchange(exchange, ensure=False)
+            if exchange
+            else channel.default_exchange
+        )
+        await target.publish(message, routing_key, mandatory=mandatory)
+    except DeliveryError as error:
+        nacked = isinstance(error.frame, commands.Basic.Nack)
+        raise NotPublished("nacked" if nacked else "unroutable", routing_key) from None
+    except ChannelNotFoundEntity:
+        raise NotPublished("unroutable", f"there is no exchange {exchange}") from None

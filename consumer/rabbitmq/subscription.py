@@ -6,7 +6,7 @@ import structlog
 from aio_pika.abc import AbstractRobustQueue
 from faststream.rabbit.subscriber import RabbitSubscriber
 
-from consumer.rabbitmq.connection import LINK_ERRORS, RPC_TIMEOUT_S, link_losses
+from consumer.rabbitmq.connection import RPC_TIMEOUT_S, ConnectionLost, link_losses
 
 ALIGN_WITHIN_S = 15.0
 RETRY_S = 1.0
@@ -86,17 +86,17 @@ class Intake:
             self._changed.clear()
             try:
                 # aio-pika waits for a link that is away, for ever.
-                async with asyncio.timeout(ALIGN_WITHIN_S):
-                    with link_losses():
+                with link_losses():
+                    async with asyncio.timeout(ALIGN_WITHIN_S):
                         await self._align()
                 self._failing = False
-            except LINK_ERRORS as error:
+            except ConnectionLost as error:
                 # The link is down: aio-pika is restoring it, and perhaps the consumer too.
                 if not self._failing:
-                    log.warning("intake.retry", error=type(error).__name__)
+                    log.warning("intake.retry", reason=str(error))
                 self._failing = True
                 await asyncio.sleep(RETRY_S)
-                self._stale = self._stale or isinstance(error, TimeoutError)
+                self._stale = self._stale or isinstance(error.__cause__, TimeoutError)
                 self._changed.set()
 
     async def close(self) -> None:
@@ -105,8 +105,8 @@ class Intake:
         try:
             with link_losses():
                 await self._align()
-        except LINK_ERRORS as error:
-            log.info("intake.lost", error=type(error).__name__)
+        except ConnectionLost as error:
+            log.info("intake.lost", reason=str(error))
 
     async def _align(self) -> None:
         queue = self._queue

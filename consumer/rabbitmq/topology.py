@@ -14,6 +14,7 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
 )
 
+from consumer.errors import OperatorError
 from consumer.messages import REQUESTED
 from consumer.rabbitmq.connection import RPC_TIMEOUT_S, connect, plain_channel
 from consumer.settings import Settings
@@ -25,7 +26,7 @@ PRACTICALLY_NO_LIMIT = 2_000_000_000
 CONSUMER_TIMEOUT_MS = 3_600_000
 
 
-class WrongTopology(RuntimeError):
+class WrongTopology(OperatorError):
     """Raised when exchange or queues are not as they must be; says which, and what to do."""
 
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from consumer.rabbitmq.connection import LINK_ERRORS
+from consumer.rabbitmq.connection import ConnectionLost
 from consumer.rabbitmq.publisher import NotPublished, Publisher, build_message
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ async def test_a_count_while_the_connection_is_given_up_ends_as_a_lost_link(
         await publisher.close()
         try:
             await counting
-        except LINK_ERRORS:
+        except ConnectionLost:
             lost += 1
 
     assert lost

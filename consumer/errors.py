@@ -1,0 +1,8 @@
+"""The one kind of error that a person is meant to read."""
+
+
+class OperatorError(Exception):
+    """Raised for what a person has to see to; says what is wrong, where, and what to do.
+
+    No message of one holds a secret, a number or a text.
+    """
