@@ -15,7 +15,7 @@ from consumer.messages import (
     ConfirmedBy,
     Event,
     Invalid,
-    Trail,
+    MessageHeaders,
     cloud_event_headers,
     event_id,
     event_type,
@@ -57,22 +57,22 @@ class Announcer:
             confirmed_by=confirmed_by or entry.confirmed_by or "answer",
             metadata=delivery.call.metadata if delivery.call else None,
         )
-        await self._announce(event, delivery.trail)
+        await self._announce(event, delivery.headers)
         log.info("call.started", call_id=entry.call_id, confirmed_by=event.confirmed_by)
 
     async def postponed(
         self, delivery: Delivery, wait_s: float, entry: Entry | None = None
     ) -> None:
         """Put a request into the delay queue nearest to *wait_s* seconds."""
-        headers = delivery.trail.headers() | {"x-reason": "not_before"}
+        headers = delivery.headers.as_amqp() | {"x-reason": "not_before"}
         if entry is not None:
             headers = replace(
-                delivery.trail,
+                delivery.headers,
                 attempt=entry.attempt,
                 # Made use of: where the ledger is lost, it would be taken for another.
-                redial=delivery.trail.redial and delivery.trail.replay > entry.replay,
+                redial=delivery.headers.redial and delivery.headers.replay > entry.replay,
                 unsure_since=None if entry.unsure_since is None else _moment(entry.unsure_since),
-            ).headers() | _trouble(entry)
+            ).as_amqp() | _trouble(entry)
         # What was to be 30 s when it was recorded shall not become six times 5 s a moment later.
         queue = self._topology.delay_for(wait_s + (GRACE_S if entry is not None else 0.0))
         message = build_message(delivery.body, headers, correlation_id=delivery.request_id)
@@ -84,21 +84,23 @@ class Announcer:
             queue=queue.name,
             wait_s=round(max(wait_s, 0.0), 1),
             code=entry.code if entry else None,
-            why=_why(entry),
+            cause=_cause(entry),
             unsure=bool(entry and entry.unsure_since is not None),
         )
 
     async def dead_letter(self, entry: Entry, delivery: Delivery) -> None:
         """Keep a request that failed."""
-        trail = replace(
-            delivery.trail,
+        headers = replace(
+            delivery.headers,
             attempt=entry.attempt,
             replay=entry.replay,
             redial=False,
             unsure_since=None if entry.unsure_since is None else _moment(entry.unsure_since),
         )
-        headers = trail.headers() | _trouble(entry) | {"x-failed-at": _time(entry.changed_at)}
-        message = build_message(delivery.body, headers, correlation_id=entry.request_id)
+        failed = _trouble(entry) | {"x-failed-at": _time(entry.changed_at)}
+        message = build_message(
+            delivery.body, headers.as_amqp() | failed, correlation_id=entry.request_id
+        )
         queue = self._topology.dead_letters.name
         await self._publisher.publish_until_confirmed(message, "", queue)
         metrics.DEAD_LETTERS.labels(entry.reason).inc()
@@ -119,8 +121,8 @@ class Announcer:
             from_line=entry.line,
             metadata=delivery.call.metadata if delivery.call else None,
         )
-        await self._announce(event, delivery.trail)
-        log.warning("call.failed", reason=event.reason, code=event.code, why=_why(entry))
+        await self._announce(event, delivery.headers)
+        log.warning("call.failed", reason=event.reason, code=event.code, cause=_cause(entry))
 
     async def invalid(self, message: Delivery | Unreadable, error: Invalid) -> None:
         """Announce a message that is no request, and keep it; it has no entry in the ledger.
@@ -129,15 +131,15 @@ class Announcer:
         message is rejected: nothing of that size is sent back over the link.
         """
         failed_at = rfc3339(datetime.now(UTC))
-        trail = replace(message.trail, attempt=0, redial=False, unsure_since=None)
+        headers = replace(message.headers, attempt=0, redial=False, unsure_since=None)
         if isinstance(message, Delivery) or message.parsed:
-            headers = trail.headers() | {
+            told = headers.as_amqp() | {
                 "x-reason": "invalid",
                 "x-code": error.code,
                 "x-description": error.description,
                 "x-failed-at": failed_at,
             }
-            kept = build_message(message.body, headers, correlation_id=error.request_id)
+            kept = build_message(message.body, told, correlation_id=error.request_id)
             queue = self._topology.dead_letters.name
             await self._publisher.publish_until_confirmed(kept, "", queue)
         metrics.DEAD_LETTERS.labels("invalid").inc()
@@ -148,25 +150,25 @@ class Announcer:
             code=error.code,
             description=error.description,
             attempt=0,
-            replay=trail.replay,
+            replay=headers.replay,
             failed_at=failed_at,
         )
-        await self._announce(event, trail)
-        told = {"reason": "invalid", "code": error.code, "why": error.description}
+        await self._announce(event, headers)
+        told = {"reason": "invalid", "code": error.code, "description": error.description}
         log.warning("call.failed", attempt=0, **told)  # none was made, whatever the message says
 
-    async def _announce(self, event: Event, trail: Trail) -> None:
+    async def _announce(self, event: Event, headers: MessageHeaders) -> None:
         kind = event_type(event)
         message = build_message(
             to_json(event),
-            cloud_event_headers(event, self._source) | dict(trail.trace),
+            cloud_event_headers(event, self._source) | dict(headers.trace),
             kind=kind,
             correlation_id=event.request_id,
         )
         await self._publisher.publish_until_confirmed(message, self._topology.exchange, kind)
 
 
-def _why(entry: Entry | None) -> str | None:
+def _cause(entry: Entry | None) -> str | None:
     """Say why nothing was heard of the portal, in our own words: its own may quote the request."""
     return entry.description or None if entry and entry.http_status is None else None
 

@@ -30,7 +30,7 @@ from consumer.limits.rate_limiter import RateLimiter
 from consumer.processor import Processor, Rules
 from consumer.rabbitmq.connection import (
     CONNECT_TIMEOUT_S,
-    NoBroker,
+    BrokerUnavailable,
     RobustConnection,
     addresses_of,
     link_losses,
@@ -40,7 +40,7 @@ from consumer.rabbitmq.evictions import Evictions
 from consumer.rabbitmq.lease import Lease
 from consumer.rabbitmq.policies import Policies
 from consumer.rabbitmq.publisher import Publisher
-from consumer.rabbitmq.subscription import Intake
+from consumer.rabbitmq.subscription import Subscription
 from consumer.rabbitmq.topology import Topology, declare, explained, topology_of
 from consumer.reconciler import Reconciler
 from consumer.settings import Settings, service_variables
@@ -82,7 +82,7 @@ class App:
         self._startup = Startup()
         self.connection: AbstractConnection | None = None
         self._broker, self._subscriber = _broker(self._url, self.topology, settings.concurrency)
-        self.intake = Intake(self._subscriber, settings.concurrency)
+        self.subscription = Subscription(self._subscriber, settings.concurrency)
         self.ledger = Ledger(
             settings.ledger_url.get_secret_value(), settings.queue, settings.concurrency
         )
@@ -101,9 +101,9 @@ class App:
         announcer = Announcer(self.publisher, self.topology)
         self._rate_limiter = RateLimiter(settings.rate_per_s, settings.burst)
         self.breaker = CircuitBreaker(
-            settings.pause_after, self.intake, self._still_faulty, settings.default_line
+            settings.pause_after, self.subscription, self._still_faulty, settings.default_line
         )
-        self._recovery = Recovery(self.ledger, self.intake)
+        self._recovery = Recovery(self.ledger, self.subscription)
         processor = Processor(
             ledger=self.ledger,
             ages=Ages(lambda: self.portal.clock_offset_s),
@@ -129,7 +129,7 @@ class App:
         self.worker = Worker(
             processor=processor,
             announcer=announcer,
-            intake=self.intake,
+            subscription=self.subscription,
             rate_limiter=self._rate_limiter,
             breaker=self.breaker,
             defaults=settings.request_defaults,
@@ -137,7 +137,7 @@ class App:
         self.lease = Lease(self._url, settings.queue, self.ledger)
         self._housekeeping = Housekeeping(
             url=self._url,
-            intake=self.intake,
+            subscription=self.subscription,
             publisher=self.publisher,
             ledger=self.ledger,
             portal=self.portal,
@@ -157,7 +157,7 @@ class App:
             wait_s: How long to wait for a broker or a ledger that is not there yet.
 
         Raises:
-            NoBroker, LedgerDown, OtherLedger: It could not start within *wait_s*.
+            BrokerUnavailable, LedgerDown, OtherLedger: It could not start within *wait_s*.
             LoginRefused, WrongTopology, WrongLedger: It cannot start as things are.
             NoConsumer: The broker is there but does not let us consume.
         """
@@ -208,7 +208,7 @@ class App:
 
     async def _take_lease(self) -> None:
         if self.connection is None:
-            raise NoBroker("there is no connection")
+            raise BrokerUnavailable("there is no connection")
         with link_losses():
             async with asyncio.timeout(START_WITHIN_S):
                 await self.lease.renew(self.connection)
@@ -220,7 +220,7 @@ class App:
 
     def _work(self) -> list[Coroutine[Any, Any, object]]:
         jobs = {
-            "intake": self.intake.run,
+            "subscription": self.subscription.run,
             "breaker": self.breaker.run,
             "evictions": self._evictions.run,
             **self._housekeeping.jobs,
@@ -241,8 +241,8 @@ class App:
 
     def parts(self) -> dict[str, Part]:
         """Say how the parts are that readiness depends on."""
-        held = sorted(self.intake.held_by)
-        consuming = self.intake.consuming
+        held = sorted(self.subscription.paused_by)
+        consuming = self.subscription.consuming
         taking = "consuming" if consuming else f"held: {', '.join(held)}" if held else "no consumer"
         stuck, connected = self.publisher.stuck_s > 0, self.publisher.connected
         sending = "publishing" if connected else "not connected"
@@ -259,7 +259,7 @@ class App:
                 troubles.get("ledger", "down" if "ledger" in held else "writable"),
             ),
             "pause": Part(ok=True, detail=self.breaker.detail),
-            # Ready all the same: calls go on, and to take the worker away would mend nothing.
+            # Ready all the same: calls go on, and to take the worker away would fix nothing.
             "policies": Part(ok=True, detail=self.policies.detail),
         }
 
@@ -267,7 +267,7 @@ class App:
         """Say in words what is wrong with a part, where that is known."""
         known = self._housekeeping.troubles
         troubles = {"broker": known.get("topology"), "ledger": known.get("lease")}
-        what, why = self._startup.waits_for, self._startup.why
+        what, why = self._startup.waits_for, self._startup.reason
         if what == "lease":
             troubles["ledger"] = why
         elif what is not None:
@@ -285,7 +285,7 @@ class App:
         """
         log.info("worker.draining")
         in_order = await asyncio.gather(
-            _within(STOP_CONSUMING_S, "consumer", self.intake.close()),
+            _within(STOP_CONSUMING_S, "consumer", self.subscription.close()),
             _within(self._settings.drain_s, "calls", self.worker.drain()),
         )
         if all(in_order):
@@ -332,7 +332,8 @@ async def run(settings: Settings, wait_s: float = math.inf) -> None:
     """Run a worker until SIGTERM or SIGINT; a second one ends the process at once.
 
     Raises:
-        WrongSettings, NoBroker, WrongTopology, LedgerDown, OtherLedger, NoConsumer: As `App` has
+        WrongSettings, BrokerUnavailable, WrongTopology, LedgerDown, OtherLedger, NoConsumer: As
+            `App` has
             it.
     """
     if skipped := service_variables():
@@ -388,7 +389,7 @@ def _broker(urls: str, topology: Topology, prefetch: int) -> tuple[RabbitBroker,
 
 def _say_lost(_: AbstractConnection | None, error: BaseException | None) -> None:
     if error is not None and not isinstance(error, asyncio.CancelledError):
-        log.warning("broker.lost", why=why_lost(error))
+        log.warning("broker.lost", reason=why_lost(error))
 
 
 async def _undecoded(message: RabbitMessage) -> RabbitMessage:

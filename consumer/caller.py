@@ -87,7 +87,7 @@ class Caller:
             GivenBack: None may, because the worker is stopping or paused.
         """
         self.check()
-        with metrics.PACE_WAIT.time():
+        with metrics.RATE_LIMIT_WAIT.time():
             await self._rate_limiter.acquire_for_call()
         self.check()
         return Turn(self._breaker.epoch)

@@ -12,10 +12,10 @@ from consumer.messages import (
     CallRequested,
     Defaults,
     Invalid,
-    Trail,
+    MessageHeaders,
+    read_headers,
     read_json,
     read_request,
-    read_trail,
     readable_id,
 )
 
@@ -32,7 +32,7 @@ class Delivery:
         fields: The body as parsed.
         request_id: Readable even where *request* is not.
         request: The request, or what is wrong with it.
-        trail: What its headers say.
+        headers: What its headers say.
         redelivered: Whether the broker has handed it out before.
     """
 
@@ -40,7 +40,7 @@ class Delivery:
     fields: Mapping[str, Any] = field(repr=False)
     request_id: str
     request: CallRequested | Invalid
-    trail: Trail
+    headers: MessageHeaders
     identity: Identity
     redelivered: bool = False
 
@@ -65,13 +65,13 @@ class Unreadable:
     Attributes:
         body: Byte for byte.
         error: What is wrong with it.
-        trail: What its headers say.
+        headers: What its headers say.
         parsed: Whether it is JSON of a size that we allow.
     """
 
     body: bytes = field(repr=False)
     error: Invalid
-    trail: Trail
+    headers: MessageHeaders
     identity: Identity
     parsed: bool
     redelivered: bool = False
@@ -84,18 +84,20 @@ def read_delivery(raw: AbstractIncomingMessage, defaults: Defaults) -> Delivery 
         raw: As received.
         defaults: What a request need not say.
     """
-    trail = read_trail(
+    headers = read_headers(
         raw.headers, ours=not raw.exchange, now=datetime.now(UTC), published_at=raw.timestamp
     )
     digest = hashlib.sha256(raw.body).hexdigest()
-    identity = (digest, trail.attempt, trail.replay, raw.message_id)
+    identity = (digest, headers.attempt, headers.replay, raw.message_id)
     redelivered = bool(raw.redelivered)
     fields = read_json(raw.body)
     if isinstance(fields, Invalid):
-        return Unreadable(raw.body, fields, trail, identity, parsed=False, redelivered=redelivered)
+        return Unreadable(
+            raw.body, fields, headers, identity, parsed=False, redelivered=redelivered
+        )
     request = read_request(fields, defaults)
     request_id = readable_id(fields)
     if request_id is not None:
-        return Delivery(raw.body, fields, request_id, request, trail, identity, redelivered)
+        return Delivery(raw.body, fields, request_id, request, headers, identity, redelivered)
     error = request if isinstance(request, Invalid) else Invalid("invalid_field", "request_id")
-    return Unreadable(raw.body, error, trail, identity, parsed=True, redelivered=redelivered)
+    return Unreadable(raw.body, error, headers, identity, parsed=True, redelivered=redelivered)

@@ -105,7 +105,10 @@ async def serve(port: int, parts: Parts) -> None:
         listeners = listen(EVERYWHERE, port)
     except OSError as error:
         log.warning(
-            "http.off", port=port, why=os.strerror(error.errno or 0), advice="set CALLS_HTTP_PORT"
+            "http.off",
+            port=port,
+            reason=os.strerror(error.errno or 0),
+            advice="set CALLS_HTTP_PORT",
         )
         return
     config = uvicorn.Config(build_app(parts), log_config=None, access_log=False, lifespan="off")

@@ -1,4 +1,4 @@
-"""What a running worker does beside placing calls: watch, mend, measure, forget."""
+"""What a running worker does beside placing calls: watch, fix, measure, forget."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from consumer.bitrix24.portal import Portal
 from consumer.errors import OperatorError
 from consumer.ledger import Ledger, LedgerDown
 from consumer.rabbitmq.connection import (
-    NoBroker,
+    BrokerUnavailable,
     connect,
     link_losses,
     plain_channel,
@@ -22,7 +22,7 @@ from consumer.rabbitmq.connection import (
 from consumer.rabbitmq.lease import Lease, OtherLedger
 from consumer.rabbitmq.policies import Policies
 from consumer.rabbitmq.publisher import Publisher
-from consumer.rabbitmq.subscription import Intake
+from consumer.rabbitmq.subscription import Subscription
 from consumer.rabbitmq.topology import (
     Topology,
     WrongTopology,
@@ -76,7 +76,7 @@ class Housekeeping:
 
     Args:
         url: The broker.
-        intake: Held while messages must not be taken.
+        subscription: Held while messages must not be taken.
         publisher: Kept connected, and asked for the queues' depths.
         ledger: Forgets what was settled long ago.
         portal: Tells the operating time used.
@@ -93,7 +93,7 @@ class Housekeeping:
         self,
         *,
         url: str,
-        intake: Intake,
+        subscription: Subscription,
         publisher: Publisher,
         ledger: Ledger,
         portal: Portal,
@@ -106,7 +106,7 @@ class Housekeeping:
         retention_days: int,
     ) -> None:
         self._url = url
-        self._intake = intake
+        self._subscription = subscription
         self._publisher = publisher
         self._ledger = ledger
         self._portal = portal
@@ -120,7 +120,7 @@ class Housekeeping:
         self._starved = False
         self._gone: set[str] = set()
         self.troubles: dict[str, str] = {}
-        """What keeps us from taking messages, in words, by the reason that the intake is held."""
+        """What keeps us from taking messages, in words, by the reason for the pause."""
 
     @property
     def jobs(self) -> dict[str, Job]:
@@ -137,19 +137,19 @@ class Housekeeping:
         idle_since: float | None = None
         while True:
             await asyncio.sleep(WATCH_S)
-            metrics.CONSUMING.set(self._intake.consuming)
+            metrics.CONSUMING.set(self._subscription.consuming)
             if self._publisher.stuck_s > STUCK_PUBLISHING_S:
-                self._intake.hold("publishing")
+                self._subscription.pause("publishing")
             elif self._publisher.stuck_s == 0:
-                self._intake.release("publishing")
+                self._subscription.resume("publishing")
             if not self._lease.valid:
-                self._hold("lease", "the lease on the broker could not be renewed")
+                self._pause_for("lease", "the lease on the broker could not be renewed")
             if not self._publisher.connected:
-                with suppress(NoBroker):
+                with suppress(BrokerUnavailable):
                     await self._publisher.connect()
             # While the broker is away a new process would not get on either.
             reachable = self._publisher.connected
-            if self._intake.consuming or self._intake.held_by or not reachable:
+            if self._subscription.consuming or self._subscription.paused_by or not reachable:
                 idle_since = None
             elif idle_since is None:
                 idle_since = time.monotonic()
@@ -160,17 +160,20 @@ class Housekeeping:
         """See that the broker has what we need, and that no other ledger is in use."""
         next_at = 0.0
         while True:
-            lost = not self._intake.consuming and not self._intake.held_by
+            lost = not self._subscription.consuming and not self._subscription.paused_by
             if lost or self.troubles or time.monotonic() >= next_at:
                 for step in (self._tend_topology, self._tend_lease):
-                    with suppress(LedgerDown, NoBroker), link_losses():  # it cannot be told now
+                    with (
+                        suppress(LedgerDown, BrokerUnavailable),
+                        link_losses(),
+                    ):  # it cannot be told now
                         async with asyncio.timeout(TEND_WITHIN_S):
                             await step()
                 next_at = time.monotonic() + TEND_S
             await asyncio.sleep(WATCH_S)
 
     async def _tend_topology(self) -> None:
-        connection = self._connection() if self._intake.consuming else None
+        connection = self._connection() if self._subscription.consuming else None
         if connection is not None:
             await self._see_topology(connection)
             return
@@ -187,20 +190,20 @@ class Housekeeping:
             elif self._declares:
                 await bind_over(connection, self._topology)
         except WrongTopology as error:
-            self._hold("topology", str(error))
+            self._pause_for("topology", str(error))
         else:
-            self._release("topology")
+            self._resume_after("topology")
 
     async def _tend_lease(self) -> None:
         connection = self._connection()
         if connection is None:
-            raise NoBroker("there is no connection")
+            raise BrokerUnavailable("there is no connection")
         try:
             await self._lease.renew(connection)
         except OtherLedger as error:
-            self._hold("lease", str(error))
+            self._pause_for("lease", str(error))
         else:
-            self._release("lease")
+            self._resume_after("lease")
 
     def _see_expired(self, missing: list[str]) -> None:
         """Say once that a queue is gone: a person deleted it, or a policy let it expire."""
@@ -217,23 +220,24 @@ class Housekeeping:
         async with plain_channel(connection) as channel:
             await declare_over(channel, self._topology)
         log.warning("topology.declared", was_missing=missing)
-        if self._intake.consuming and f"queue {self._topology.requests.name}" in missing:
-            self._intake.renew()  # RabbitMQ 3.10 does not tell a consumer of so short an absence
+        if self._subscription.consuming and f"queue {self._topology.requests.name}" in missing:
+            # RabbitMQ 3.10 does not tell a consumer of so short an absence.
+            self._subscription.renew()
 
-    def _hold(self, reason: str, trouble: str) -> None:
+    def _pause_for(self, reason: str, trouble: str) -> None:
         if self.troubles.get(reason) != trouble:
-            log.error("worker.held", reason=reason, why=trouble)
+            log.error("worker.held", reason=reason, detail=trouble)
         self.troubles[reason] = trouble
-        self._intake.hold(reason)
+        self._subscription.pause(reason)
 
-    def _release(self, reason: str) -> None:
+    def _resume_after(self, reason: str) -> None:
         self.troubles.pop(reason, None)
-        self._intake.release(reason)
+        self._subscription.resume(reason)
 
     async def _measure(self) -> None:
         """Measure now and then what no event tells: queue depths, the oldest dead letter."""
         while True:
-            with suppress(LedgerDown, NoBroker):
+            with suppress(LedgerDown, BrokerUnavailable):
                 found = await self._publisher.depths(self._topology.names)
                 for name, messages in found.items():
                     metrics.QUEUE_MESSAGES.labels(name).set(messages)
@@ -251,10 +255,10 @@ class Housekeeping:
         RabbitMQ 3.10 feeds nothing to a consumer whose queue was deleted and declared again at
         once, and does not tell it. A standby does no harm by it.
         """
-        starved = waiting > 0 and self._intake.consuming and self._is_idle()
+        starved = waiting > 0 and self._subscription.consuming and self._is_idle()
         if starved and self._starved:
-            self._intake.renew()
-            log.debug("intake.renewed", waiting=waiting)
+            self._subscription.renew()
+            log.debug("subscription.renewed", waiting=waiting)
         self._starved = starved and not self._starved
 
     async def _forget(self) -> None:

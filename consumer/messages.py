@@ -392,7 +392,7 @@ def rfc3339(moment: datetime) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trail:
+class MessageHeaders:
     """What our own headers say of a message's life so far.
 
     Attributes:
@@ -411,8 +411,8 @@ class Trail:
     first_seen_at: datetime
     trace: tuple[tuple[str, str], ...] = ()
 
-    def headers(self) -> dict[str, Any]:
-        """Return the headers that carry this trail to the next message."""
+    def as_amqp(self) -> dict[str, Any]:
+        """Return them as AMQP headers, for the next message."""
         headers = {
             "x-attempt": self.attempt,
             "x-replay": self.replay,
@@ -433,26 +433,26 @@ _TRACEPARENT = re.compile(
 )
 
 
-def read_trail(
+def read_headers(
     headers: Mapping[str, Any], *, ours: bool, now: datetime, published_at: datetime | None = None
-) -> Trail:
+) -> MessageHeaders:
     """Read our headers; malformed ones are ignored, all ``x-`` ones unless the message is *ours*.
 
     Args:
         headers: AMQP headers as received.
         ours: Whether the message came through the default exchange, as those from our queues do.
             One that the broker dead-lettered and somebody moved back tells how it came before.
-        now: For a message that has no trail yet.
+        now: For a message that has none of them yet.
         published_at: The AMQP timestamp, if there is one.
     """
     first_seen = published_at if published_at is not None and published_at < now else now
-    trail = Trail(first_seen_at=first_seen, trace=_trace(headers))
+    fresh = MessageHeaders(first_seen_at=first_seen, trace=_trace(headers))
     if not ours or came_from_upstream(headers):
-        return trail
+        return fresh
     # A dead letter that somebody moved back with the broker's own tools is the next replay.
     moved = read_moment(headers.get("x-failed-at")) is not None
     return replace(
-        trail,
+        fresh,
         attempt=1 if moved else max(1, _count(headers.get("x-attempt"), 1)),
         replay=_count(headers.get("x-replay"), 0) + moved,
         redial=headers.get("x-redial") is True,

@@ -19,8 +19,8 @@ AGE = Histogram(
     buckets=_WAITS_S,
     registry=REGISTRY,
 )
-PACE_WAIT = Histogram(
-    "call_consumer_pace_wait_seconds",
+RATE_LIMIT_WAIT = Histogram(
+    "call_consumer_rate_limit_wait_seconds",
     "Time that requests wait for the portal's rate limit.",
     buckets=(0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60),
     registry=REGISTRY,
@@ -47,10 +47,10 @@ DOUBTS = Counter(
     "Calls that may have been placed without our knowing.",
     registry=REGISTRY,
 )
-DOUBTS_SETTLED = Counter(
-    "call_consumer_doubts_settled",
-    "Doubts that ended, by how: found in the history, dialled again, or left to a person.",
-    ["how"],
+DOUBTS_RESOLVED = Counter(
+    "call_consumer_doubts_resolved",
+    "Doubts that ended, by outcome: found in the history, dialled again, or left to a person.",
+    ["outcome"],
     registry=REGISTRY,
 )
 DEAD_LETTERS = Counter(
@@ -88,8 +88,8 @@ CONSUMING = Gauge(
 )
 PUBLISH_FAILURES = Counter(
     "call_consumer_publish_failures",
-    "Messages that the broker did not confirm, by why; each is published again.",
-    ["why"],
+    "Messages that the broker did not confirm, by reason; each is published again.",
+    ["reason"],
     registry=REGISTRY,
 )
 POLICY_HITS = Counter(

@@ -22,7 +22,7 @@ from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
 from consumer.messages import CallRequested, Invalid
 from consumer.reconciler import Reconciler
-from consumer.reconciliation import Doubt, LookUpFailed, NotFound, reconcile
+from consumer.reconciliation import DoubtfulCall, LookUpFailed, NotFound, reconcile
 from consumer.steps import (
     Due,
     Duplicate,
@@ -180,7 +180,7 @@ class Processor:
             own=entry.owner == self._owner,
             undecided_s=self._undecided_s,
         )
-        match next_step(known, delivery.trail, self._ledger.digest(delivery.fields)):
+        match next_step(known, delivery.headers, self._ledger.digest(delivery.fields)):
             case IdConflict():
                 text = "request_id: another request already has this id, with other content"
                 return Rejected(Invalid("request_id_reused", text, delivery.request_id))
@@ -204,17 +204,17 @@ class Processor:
 
     async def _begin(self, delivery: Delivery) -> Result:
         """Begin a request that the ledger does not know, believing what its headers say."""
-        call, trail = delivery.request, delivery.trail
+        call, headers = delivery.request, delivery.headers
         if isinstance(call, Invalid):
             return Rejected(call)
-        lost = trail.unsure_since is not None and not trail.redial
+        lost = headers.unsure_since is not None and not headers.redial
         if lost or (delivery.redelivered and not await self._ledger.has_begun()):
             # Whoever had it before us may have dialled, and this ledger cannot know.
-            draft = self._draft(delivery, call, trail.attempt, trail.replay)
+            draft = self._draft(delivery, call, headers.attempt, headers.replay)
             return Noted(in_doubt(draft, "LEDGER_LOST", time.time()), None)
         if not delivery.redelivered:
             await self._begin_ledger()
-        return await self._call(delivery, None, trail.attempt, trail.replay)
+        return await self._call(delivery, None, headers.attempt, headers.replay)
 
     async def _begin_ledger(self) -> None:
         """Note that nothing is handed out any more that this ledger does not know.
@@ -232,10 +232,10 @@ class Processor:
 
     async def _replay(self, entry: Entry, delivery: Delivery) -> Result:
         """Try again what a person wants tried again; what was in doubt is looked up once more."""
-        call, replay = delivery.request, delivery.trail.replay
+        call, replay = delivery.request, delivery.headers.replay
         if isinstance(call, Invalid):
             return Rejected(call)
-        doubtful = entry.unsure_since is not None and not delivery.trail.redial
+        doubtful = entry.unsure_since is not None and not delivery.headers.redial
         if doubtful and self._is_to_same_number(entry, call):
             digest = self._ledger.digest(delivery.fields)
             return Noted(reopened(entry, replay, digest, time.time()), entry)
@@ -264,11 +264,11 @@ class Processor:
         log.info(
             "call.looked_up",
             finding=type(finding).__name__,
-            why=finding.why if isinstance(finding, LookUpFailed) else None,
+            reason=finding.reason if isinstance(finding, LookUpFailed) else None,
             then=type(decision).__name__,
         )
         if not isinstance(decision, Reconcile):
-            metrics.DOUBTS_SETTLED.labels(_SETTLED[type(decision)]).inc()
+            metrics.DOUBTS_RESOLVED.labels(_SETTLED[type(decision)]).inc()
         if isinstance(decision, Retry) and decision.delay_s <= 0:
             rang_not = isinstance(finding, NotFound) and finding.conclusive
             was = replace(entry, unsure_since=None) if rang_not else entry
@@ -283,13 +283,13 @@ class Processor:
         )
         return Reached(reached, entry)
 
-    def _doubt(self, entry: Entry) -> Doubt:
+    def _doubt(self, entry: Entry) -> DoubtfulCall:
         age_s = self._ages.age_s(
             _doubt_of(entry), entry.unsure_since or entry.changed_at, entry.clock_offset_s
         )
         replay_age_s = self._ages.age_s(_replay_of(entry), entry.replayed_at, entry.clock_offset_s)
         may_retry = self._rules.retry_unsure or entry.code.upper() in REPORTED_FAILURES
-        return Doubt(
+        return DoubtfulCall(
             attempt=entry.attempt,
             replayed=entry.replayed_at > 0,
             age_s=age_s,
@@ -350,7 +350,7 @@ class Processor:
             attempt=attempt,
             replay=replay,
             owner=self._owner,
-            first_seen_at=delivery.trail.first_seen_at.timestamp(),
+            first_seen_at=delivery.headers.first_seen_at.timestamp(),
             changed_at=time.time(),
             line=call.from_line,
             clock_offset_s=self._ages.clock_offset_s(),

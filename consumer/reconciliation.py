@@ -39,17 +39,17 @@ class LookUpFailed:
     """This look-up decides nothing.
 
     Attributes:
-        why: In a word, for the log: no answer, an error, or a call that only may be ours.
+        reason: In a word, for the log: no answer, an error, or a call that only may be ours.
     """
 
-    why: str = ""
+    reason: str = ""
 
 
 HistoryFinding = Found | Ambiguous | NotFound | NoHistory | LookUpFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doubt:
+class DoubtfulCall:
     """A call that may have been placed.
 
     Attributes:
@@ -69,7 +69,7 @@ class Doubt:
 
 
 def reconcile(
-    doubt: Doubt, finding: HistoryFinding, delays_s: Sequence[int], lag_s: float
+    doubt: DoubtfulCall, finding: HistoryFinding, delays_s: Sequence[int], lag_s: float
 ) -> Announce | Retry | Fail | Reconcile:
     """Say what follows from a look into the call history.
 
@@ -104,7 +104,7 @@ def reconcile(
     assert_never(finding)
 
 
-def _dial_again(doubt: Doubt, delays_s: Sequence[float]) -> Retry | Fail:
+def _dial_again(doubt: DoubtfulCall, delays_s: Sequence[float]) -> Retry | Fail:
     if doubt.attempt > len(delays_s):
         return Fail("exhausted", doubt.failure)
     delay_s = max(0.0, delays_s[doubt.attempt - 1] - doubt.age_s)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from consumer.ledger import LedgerDown, WrongLedger
-from consumer.rabbitmq.connection import LoginRefused, NoBroker
+from consumer.rabbitmq.connection import BrokerUnavailable, LoginRefused
 from consumer.rabbitmq.lease import OtherLedger
 from consumer.rabbitmq.topology import WrongTopology
 
@@ -16,7 +16,7 @@ RETRY_S = 1.0
 FIRST_SILENCE_S = 10.0
 LONGEST_SILENCE_S = 300.0
 LASTING = (LoginRefused, WrongTopology, WrongLedger)
-"""What no waiting mends."""
+"""What no waiting fixes."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,14 +35,14 @@ class Startup:
         self._said_at = -math.inf
         self.waits_for: str | None = None
         """Which step has failed, until it works."""
-        self.why = ""
+        self.reason = ""
         """What went wrong with it."""
 
     async def take(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
         """Take a step, again and again until it works.
 
         Raises:
-            NoBroker, LedgerDown, OtherLedger: It did not in time.
+            BrokerUnavailable, LedgerDown, OtherLedger: It did not in time.
             LoginRefused, WrongTopology, WrongLedger: It never will.
         """
         while True:
@@ -50,8 +50,8 @@ class Startup:
                 await step()
             except LASTING:
                 raise
-            except (LedgerDown, OtherLedger, NoBroker) as error:
-                self.waits_for, self.why = what, str(error)
+            except (LedgerDown, OtherLedger, BrokerUnavailable) as error:
+                self.waits_for, self.reason = what, str(error)
                 if time.monotonic() - self._began >= self._wait_s:
                     raise
                 self._say()
@@ -63,6 +63,6 @@ class Startup:
     def _say(self) -> None:
         """Log what is waited for, less and less often."""
         if time.monotonic() - self._said_at >= self._silence_s:
-            log.warning("worker.waiting", what=self.waits_for, why=self.why)
+            log.warning("worker.waiting", what=self.waits_for, reason=self.reason)
             self._said_at = time.monotonic()
             self._silence_s = min(max(self._silence_s * 2, FIRST_SILENCE_S), LONGEST_SILENCE_S)

@@ -8,7 +8,7 @@ from typing import Literal, assert_never
 
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
 from consumer.ledger import Entry
-from consumer.messages import Trail
+from consumer.messages import MessageHeaders
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +81,22 @@ class Known:
     undecided_s: float
 
 
-def next_step(known: Known, trail: Trail, body_digest: str) -> Step:
+def next_step(known: Known, headers: MessageHeaders, body_digest: str) -> Step:
     """Say what a message asks for.
 
     Args:
         known: What the ledger knows of its request.
-        trail: What the message's headers say.
+        headers: What the message's headers say.
         body_digest: Of the message's fields as sent.
     """
     entry = known.entry
     same = body_digest == entry.body_digest
-    replayed = trail.replay > entry.replay
-    if not same and trail.replay == entry.replay:
+    replayed = headers.replay > entry.replay
+    if not same and headers.replay == entry.replay:
         return IdConflict()
     match entry.state:
         case "started" | "failed":
-            if replayed and (entry.state == "failed" or trail.redial):
+            if replayed and (entry.state == "failed" or headers.redial):
                 return Replayed()
             return Duplicate(replayed) if same or replayed else Superseded()
         case "placing" if not known.own and known.age_s < known.undecided_s:

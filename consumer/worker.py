@@ -24,7 +24,7 @@ REMEMBERED = 1000
 log = structlog.get_logger(__name__)
 
 
-class Intake(Protocol):
+class Subscription(Protocol):
     """Where messages come from."""
 
     async def until_idle(self) -> None:
@@ -39,19 +39,19 @@ class Worker:
         *,
         processor: Processor,
         announcer: Announcer,
-        intake: Intake,
+        subscription: Subscription,
         rate_limiter: RateLimiter,
         breaker: CircuitBreaker,
         defaults: Defaults,
     ) -> None:
         self._processor = processor
         self._announcer = announcer
-        self._intake = intake
+        self._subscription = subscription
         self._rate_limiter = rate_limiter
         self._breaker = breaker
         self._defaults = defaults
         self._running: dict[str, tuple[Identity, asyncio.Task[None]]] = {}
-        self._settled: OrderedDict[Identity, None] = OrderedDict()
+        self._finished: OrderedDict[Identity, None] = OrderedDict()
         self._given_back: OrderedDict[Identity, None] = OrderedDict()
         self._consumer: tuple[object, str | None] = (None, None)
         self._draining = False
@@ -69,8 +69,8 @@ class Worker:
             key = _key_of(delivery)
             with structlog.contextvars.bound_contextvars(
                 request_id=delivery.request_id if isinstance(delivery, Delivery) else None,
-                attempt=delivery.trail.attempt if isinstance(delivery, Delivery) else 0,
-                replay=delivery.trail.replay,
+                attempt=delivery.headers.attempt if isinstance(delivery, Delivery) else 0,
+                replay=delivery.headers.replay,
             ):
                 await self._take(delivery, key, message)
         except Exception as error:
@@ -92,11 +92,11 @@ class Worker:
     ) -> None:
         task: asyncio.Task[None] | None = None
         try:
-            if not (delivery.redelivered and delivery.identity in self._settled):
+            if not (delivery.redelivered and delivery.identity in self._finished):
                 task = await self._task_for(delivery, key)
                 await asyncio.shield(task)
         except GivenBack:
-            await self._intake.until_idle()
+            await self._subscription.until_idle()
             with suppress(ConnectionLost), link_losses():
                 await message.nack(requeue=True)
             return
@@ -146,7 +146,7 @@ class Worker:
             _remember(self._given_back, delivery.identity)
         elif task.exception() is None:
             # If its acknowledgement is lost, the message comes back though nothing is left to do.
-            _remember(self._settled, delivery.identity)
+            _remember(self._finished, delivery.identity)
 
     async def _work(self, delivery: Delivery | Unreadable) -> None:
         match delivery:

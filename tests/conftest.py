@@ -310,7 +310,7 @@ class Bench:
         app = App(self.settings(**changes))
         task = asyncio.create_task(app.run())
         try:
-            await self.until(lambda: app.intake.consuming or task.done())
+            await self.until(lambda: app.subscription.consuming or task.done())
             yield app
         finally:
             app.stop()

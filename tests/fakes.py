@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from consumer.caller import GivenBack, Turn
 from consumer.delivery import Delivery
-from consumer.messages import Defaults, Trail, read_json, read_request
+from consumer.messages import Defaults, MessageHeaders, read_json, read_request
 
 if TYPE_CHECKING:
     from consumer.decision import Decision
@@ -33,7 +33,7 @@ def delivery(
     """Make a delivery as it is read from a message."""
     whole = {"request_id": request_id, "to_number": NUMBER, "text_to_pronounce": "Hello."} | fields
     body = json.dumps(whole).encode()
-    trail = Trail(
+    headers = MessageHeaders(
         replay=replay,
         redial=redial,
         unsure_since=unsure_since,
@@ -41,7 +41,7 @@ def delivery(
     )
     request = read_request(read_json(body), defaults or Defaults(line="reg1"))
     identity = (request_id, 1, replay, None)
-    return Delivery(body, whole, request_id, request, trail, identity, redelivered)
+    return Delivery(body, whole, request_id, request, headers, identity, redelivered)
 
 
 @dataclass
@@ -108,19 +108,19 @@ class FakeAnnouncer:
 
 
 @dataclass
-class FakeIntake:
+class FakeSubscription:
     """Remembers why it is held."""
 
-    held_by: set[str] = field(default_factory=set)
+    paused_by: set[str] = field(default_factory=set)
     prefetch: int | None = None
 
-    def hold(self, reason: str) -> None:
-        self.held_by.add(reason)
+    def pause(self, reason: str) -> None:
+        self.paused_by.add(reason)
 
-    def release(self, reason: str) -> None:
-        self.held_by.discard(reason)
+    def resume(self, reason: str) -> None:
+        self.paused_by.discard(reason)
 
-    def limit(self, prefetch: int | None) -> None:
+    def set_prefetch(self, prefetch: int | None) -> None:
         self.prefetch = prefetch
 
     async def until_idle(self) -> None:

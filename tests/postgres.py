@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from consumer.demo.broker import NoBroker, Say, docker_answers, end_of, install, to_stderr
+from consumer.demo.broker import BrokerUnavailable, Say, docker_answers, end_of, install, to_stderr
 from consumer.demo.private_node import free_ports
 
 IMAGE = "postgres:17-alpine"
@@ -73,7 +73,7 @@ def installed(stack: ExitStack, say: Say) -> str | None:
     say("installing postgresql with apt-get (some minutes)")
     try:
         install(apt, "postgresql")
-    except (NoBroker, OSError, subprocess.TimeoutExpired) as error:
+    except (BrokerUnavailable, OSError, subprocess.TimeoutExpired) as error:
         say(f"apt-get failed, going on without it: {end_of(str(error))}")
         return None
     return private(stack, say)

@@ -12,7 +12,7 @@ import pytest
 from consumer.announcer import Announcer
 from consumer.delivery import Unreadable
 from consumer.ledger import Entry
-from consumer.messages import Invalid, Trail
+from consumer.messages import Invalid, MessageHeaders
 from consumer.rabbitmq.topology import build_topology
 from tests.fakes import NUMBER, delivery
 
@@ -144,8 +144,8 @@ async def test_what_cannot_be_read_is_left_to_the_broker(
     desk: Desk, *, parsed: bool, kept: bool
 ) -> None:
     error = Invalid("not_json", "the body is not JSON")
-    trail = Trail(first_seen_at=datetime.now(UTC))
-    unreadable = Unreadable(b"x", error, trail, ("d", 1, 0, None), parsed=parsed)
+    headers = MessageHeaders(first_seen_at=datetime.now(UTC))
+    unreadable = Unreadable(b"x", error, headers, ("d", 1, 0, None), parsed=parsed)
 
     await desk.announcer.invalid(unreadable, error)
 

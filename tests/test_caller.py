@@ -24,7 +24,7 @@ from consumer.decision import (
     Unsure,
 )
 from consumer.limits.circuit_breaker import CircuitBreaker
-from tests.fakes import FakeIntake, delivery
+from tests.fakes import FakeSubscription, delivery
 
 if TYPE_CHECKING:
     from consumer.messages import CallRequested
@@ -79,7 +79,7 @@ class Phone:
         async def well(*_: object) -> bool:
             return False
 
-        self.breaker = CircuitBreaker(2, FakeIntake(), well, None)
+        self.breaker = CircuitBreaker(2, FakeSubscription(), well, None)
         portal: Any = self.portal
         limiter: Any = self.limiter
         self.caller = Caller(portal, limiter, self.breaker, delays_s=(5, 30), operating_limit_s=400)

@@ -560,7 +560,7 @@ async def test_a_dead_letter_moved_back_as_it_is_counts_as_the_next_replay(
     async with bench.running():
         request_id = await bench.ask(WORKS, from_line="reg7")
         (letter,) = await bench.dead_letters()
-        portal.patch({"lines": {"reg7": "mended"}})
+        portal.patch({"lines": {"reg7": "fixed"}})
         for _ in range(2):
             await bench.publish(letter.message.body, letter.headers, to_queue=True)
         refused, *started = await bench.events(request_id, 3)
@@ -624,7 +624,7 @@ async def test_a_stop_finishes_the_call_in_flight_and_gives_the_rest_back(
         await bench.until(foreign.arrived.is_set)
 
         app.stop()
-        await bench.until(lambda: not app.intake.consuming)
+        await bench.until(lambda: not app.subscription.consuming)
         foreign.may_answer.set()
 
     assert [event["request_id"] for event in bench.heard] == ids[:1]

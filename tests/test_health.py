@@ -172,12 +172,14 @@ async def test_while_nothing_can_be_published_no_more_is_taken(
 
     async with bench.running(http_port=port) as app:
         request_id = await bench.ask()
-        await bench.until(lambda: app.intake.held_by == {"publishing"} and not app.intake.consuming)
+        await bench.until(
+            lambda: app.subscription.paused_by == {"publishing"} and not app.subscription.consuming
+        )
         stuck = await until_status(http, bench, 503)
         await listener.delete()
         await bench.event(request_id)
         await until_status(http, bench, 200)
-        assert app.intake.held_by == set()
+        assert app.subscription.paused_by == set()
 
     assert stuck["publisher"] == {"ok": False, "detail": "nothing is confirmed"}
     assert stuck["broker"] == {"ok": False, "detail": "held: publishing"}
@@ -189,7 +191,7 @@ async def test_without_a_consumer_for_too_long_it_ends(
     monkeypatch.setattr(housekeeping, "LONGEST_IDLE_S", 1.0)
     app = App(bench.settings())
     running = asyncio.create_task(app.run())
-    await bench.until(lambda: app.intake.consuming)
+    await bench.until(lambda: app.subscription.consuming)
 
     assert app.connection is not None
     await app.connection.close()  # the client library does not come back from that

@@ -27,7 +27,7 @@ async def test_a_deleted_queue_of_requests_is_declared_bound_and_consumed_from_a
         with capture_logs() as logs:
             await bench.channel.queue_delete(bench.queue)
             await bench.until(lambda: any(x["event"] == "topology.declared" for x in logs))
-        await bench.until(lambda: app.intake.consuming)
+        await bench.until(lambda: app.subscription.consuming)
 
         await bench.event(await bench.ask())
 
@@ -43,11 +43,11 @@ async def test_a_queue_that_is_deleted_while_the_link_is_down_is_declared_anew(
         link.flows.clear()
         link.cut()
         if held:
-            app.intake.hold("for a while")
-        await bench.until(lambda: not app.intake.consuming)
+            app.subscription.pause("for a while")
+        await bench.until(lambda: not app.subscription.consuming)
         await bench.channel.queue_delete(bench.queue)
         link.flows.set()
-        app.intake.release("for a while")
+        app.subscription.resume("for a while")
 
         async with asyncio.timeout(10):
             while True:
@@ -105,7 +105,7 @@ async def test_what_is_missing_and_must_not_be_declared_is_named_until_it_is_bac
         with capture_logs() as logs:
             await bench.channel.queue_delete(bench.queue)
             await bench.channel.queue_delete(f"{bench.queue}.dlq")
-            await bench.until(lambda: app.intake.held_by == {"topology"})
+            await bench.until(lambda: app.subscription.paused_by == {"topology"})
             await asyncio.sleep(2.5)  # two looks more
         detail = app.parts()["broker"]
         await declare(bench.given["rabbitmq_url"], app.topology)
@@ -113,7 +113,7 @@ async def test_what_is_missing_and_must_not_be_declared_is_named_until_it_is_bac
         await bench.event(await bench.ask())
         assert app.parts()["broker"].ok
 
-    told = [line["why"] for line in logs if line["event"] == "worker.held"]
+    told = [line["detail"] for line in logs if line["event"] == "worker.held"]
     assert told[-1] == (
         f"queue {bench.queue} and queue {bench.queue}.dlq are missing on the broker: declare them"
     )

@@ -20,13 +20,13 @@ from consumer.messages import (
     Defaults,
     Event,
     Invalid,
-    Trail,
+    MessageHeaders,
     cloud_event_headers,
     event_id,
     event_type,
     invalid_event_id,
     read_body,
-    read_trail,
+    read_headers,
     readable_id,
     rfc3339,
     to_json,
@@ -753,7 +753,7 @@ OURS = {
     "traceparent": TRACE,
     "tracestate": "vendor=1",
 }
-READ = Trail(
+READ = MessageHeaders(
     attempt=3,
     replay=2,
     redial=True,
@@ -764,15 +764,15 @@ READ = Trail(
 
 
 def test_headers_are_believed_on_messages_of_ours() -> None:
-    assert read_trail(OURS, ours=True, now=NOW) == READ
+    assert read_headers(OURS, ours=True, now=NOW) == READ
 
 
 def test_a_trail_is_written_as_it_is_read() -> None:
-    assert READ.headers() == OURS
+    assert READ.as_amqp() == OURS
 
 
 def test_a_new_trail_is_written_without_what_it_does_not_know() -> None:
-    assert Trail(first_seen_at=NOW).headers() == {
+    assert MessageHeaders(first_seen_at=NOW).as_amqp() == {
         "x-attempt": 1,
         "x-replay": 0,
         "x-first-seen-at": "2026-03-17T12:00:00.000Z",
@@ -780,14 +780,14 @@ def test_a_new_trail_is_written_without_what_it_does_not_know() -> None:
 
 
 def test_of_headers_that_upstream_sent_only_the_trace_is_believed() -> None:
-    trail = read_trail(OURS | {"x-failed-at": "2026-03-17T11:00:00Z"}, ours=False, now=NOW)
+    read = read_headers(OURS | {"x-failed-at": "2026-03-17T11:00:00Z"}, ours=False, now=NOW)
 
-    assert trail == Trail(first_seen_at=NOW, trace=READ.trace)
+    assert read == MessageHeaders(first_seen_at=NOW, trace=READ.trace)
 
 
 def test_a_message_without_headers_is_a_first_attempt() -> None:
-    assert read_trail({}, ours=True, now=NOW) == Trail(first_seen_at=NOW)
-    assert read_trail({}, ours=False, now=NOW) == Trail(first_seen_at=NOW)
+    assert read_headers({}, ours=True, now=NOW) == MessageHeaders(first_seen_at=NOW)
+    assert read_headers({}, ours=False, now=NOW) == MessageHeaders(first_seen_at=NOW)
 
 
 FIRST_SEEN: dict[str, tuple[dict[str, str], bool, datetime | None, datetime]] = {
@@ -811,22 +811,22 @@ FIRST_SEEN: dict[str, tuple[dict[str, str], bool, datetime | None, datetime]] = 
 def test_a_request_was_first_seen_when_upstream_published_it(
     headers: dict[str, str], published_at: datetime | None, expected: datetime, *, ours: bool
 ) -> None:
-    trail = read_trail(headers, ours=ours, now=NOW, published_at=published_at)
+    read = read_headers(headers, ours=ours, now=NOW, published_at=published_at)
 
-    assert trail.first_seen_at == expected
+    assert read.first_seen_at == expected
 
 
 def test_a_dead_letter_that_was_moved_back_is_the_next_replay() -> None:
-    trail = read_trail(OURS | {"x-failed-at": "2026-03-17T11:30:00.000Z"}, ours=True, now=NOW)
+    read = read_headers(OURS | {"x-failed-at": "2026-03-17T11:30:00.000Z"}, ours=True, now=NOW)
 
-    assert (trail.attempt, trail.replay) == (1, 3)
-    assert trail.unsure_since == READ.unsure_since
+    assert (read.attempt, read.replay) == (1, 3)
+    assert read.unsure_since == READ.unsure_since
 
 
 def test_a_dead_letter_without_a_replay_is_the_first_one_when_moved_back() -> None:
-    trail = read_trail({"x-failed-at": "2026-03-17T11:30:00Z"}, ours=True, now=NOW)
+    read = read_headers({"x-failed-at": "2026-03-17T11:30:00Z"}, ours=True, now=NOW)
 
-    assert (trail.attempt, trail.replay) == (1, 1)
+    assert (read.attempt, read.replay) == (1, 1)
 
 
 MALFORMED: dict[str, tuple[str, object]] = {
@@ -866,7 +866,7 @@ MALFORMED: dict[str, tuple[str, object]] = {
 
 @pytest.mark.parametrize(("name", "value"), MALFORMED.values(), ids=MALFORMED)
 def test_a_malformed_header_is_ignored(name: str, value: object) -> None:
-    assert read_trail({name: value}, ours=True, now=NOW) == Trail(first_seen_at=NOW)
+    assert read_headers({name: value}, ours=True, now=NOW) == MessageHeaders(first_seen_at=NOW)
 
 
 BAD_STATES: dict[str, object] = {
@@ -879,9 +879,9 @@ BAD_STATES: dict[str, object] = {
 
 @pytest.mark.parametrize("state", BAD_STATES.values(), ids=BAD_STATES)
 def test_a_trace_is_carried_on_without_a_state_that_is_none(state: object) -> None:
-    trail = read_trail({"traceparent": TRACE, "tracestate": state}, ours=False, now=NOW)
+    read = read_headers({"traceparent": TRACE, "tracestate": state}, ours=False, now=NOW)
 
-    assert trail.trace == (("traceparent", TRACE),)
+    assert read.trace == (("traceparent", TRACE),)
 
 
 HEADER_VALUES = (
@@ -901,8 +901,8 @@ HEADER_VALUES = (
 )
 @settings(max_examples=150, deadline=None)
 def test_no_headers_at_all_are_too_much(headers: dict[str, Any], ours: bool) -> None:  # noqa: FBT001
-    trail = read_trail(headers, ours=ours, now=NOW)
+    read = read_headers(headers, ours=ours, now=NOW)
 
-    assert trail.attempt >= 1
-    assert trail.replay >= 0
-    assert read_trail(trail.headers(), ours=True, now=NOW).replay == trail.replay
+    assert read.attempt >= 1
+    assert read.replay >= 0
+    assert read_headers(read.as_amqp(), ours=True, now=NOW).replay == read.replay

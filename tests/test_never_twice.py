@@ -686,7 +686,7 @@ async def test_at_a_stop_nothing_more_is_dialled(bench: Bench, foreign: ForeignP
     """The ledger is slow, as a busy database is: ten requests are on their way to their calls."""
     app = App(bench.settings(bitrix24_url=foreign.url, concurrency=10))
     task = asyncio.create_task(app.run())
-    await bench.until(lambda: app.intake.consuming)
+    await bench.until(lambda: app.subscription.consuming)
     asked, go_on, get = asyncio.Semaphore(0), asyncio.Event(), app.ledger.get
 
     async def slow(request_id: str) -> Any:  # noqa: ANN401
@@ -700,7 +700,7 @@ async def test_at_a_stop_nothing_more_is_dialled(bench: Bench, foreign: ForeignP
         await asked.acquire()
 
     app.stop()
-    await bench.until(lambda: not app.intake.consuming)
+    await bench.until(lambda: not app.subscription.consuming)
     await asyncio.sleep(0)
     go_on.set()
     await task
@@ -722,7 +722,7 @@ async def test_a_ledger_made_by_two_workers_at_once_is_as_old_for_both(
     )
     apps = [App(settings), App(settings)]
     tasks = [asyncio.create_task(app.run()) for app in apps]
-    await bench.until(lambda: all(app.intake.consuming for app in apps))
+    await bench.until(lambda: all(app.subscription.consuming for app in apps))
     await bench.event(await bench.ask(WORKS))
     for n in range(5):
         await bench.ask(f"+1202555{1000 + n}")
@@ -792,7 +792,9 @@ async def test_a_link_cut_while_the_ledger_is_down_leaves_the_worker_held_no_lon
 
         app.ledger.get = app.ledger.check_writable = fails  # type: ignore[method-assign,assignment]
         request_id = await bench.ask(WORKS)
-        await bench.until(lambda: "ledger" in app.intake.held_by and not app.intake.consuming)
+        await bench.until(
+            lambda: "ledger" in app.subscription.paused_by and not app.subscription.consuming
+        )
         link.cut()
         await bench.until(lambda: not app.worker._running)  # noqa: SLF001
         app.ledger.get, app.ledger.check_writable = get, check_writable  # type: ignore[method-assign]

@@ -24,7 +24,7 @@ from consumer.reconciliation import (
     NoHistory,
     NotFound,
 )
-from tests.fakes import FakeAnnouncer, FakeCaller, FakeIntake, FakeReconciler, delivery
+from tests.fakes import FakeAnnouncer, FakeCaller, FakeReconciler, FakeSubscription, delivery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,7 +43,7 @@ class Desk:
     caller: FakeCaller = field(default_factory=FakeCaller)
     reconciler: FakeReconciler = field(default_factory=FakeReconciler)
     announcer: FakeAnnouncer = field(default_factory=FakeAnnouncer)
-    intake: FakeIntake = field(default_factory=FakeIntake)
+    subscription: FakeSubscription = field(default_factory=FakeSubscription)
 
     def processor(self, *, lag_s: float = 300.0, retry_unsure: bool = False) -> Processor:
         """Return a new process's processor."""
@@ -55,7 +55,7 @@ class Desk:
         return Processor(
             ledger=self.ledger,
             ages=Ages(lambda: None),
-            recovery=Recovery(self.ledger, self.intake),
+            recovery=Recovery(self.ledger, self.subscription),
             rules=Rules(delays_s=(5, 30), timeout_s=65.0, lag_s=lag_s, retry_unsure=retry_unsure),
             **neighbours,
         )
@@ -389,7 +389,7 @@ async def test_while_the_ledger_is_down_nothing_is_dialled(
     await processor.process(delivery())
 
     assert len(desk.caller.placed) == 1
-    assert desk.intake.held_by == set()
+    assert desk.subscription.paused_by == set()
 
 
 async def test_an_outcome_is_recorded_however_long_it_takes(

@@ -8,7 +8,7 @@ from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retr
 from consumer.reconciliation import (
     LONGEST_LOOKING_S,
     Ambiguous,
-    Doubt,
+    DoubtfulCall,
     Found,
     HistoryFinding,
     LookUpFailed,
@@ -29,8 +29,8 @@ def doubt(
     may_retry: bool = False,
     replayed: bool = False,
     looking_s: float | None = None,
-) -> Doubt:
-    return Doubt(
+) -> DoubtfulCall:
+    return DoubtfulCall(
         attempt=attempt,
         replayed=replayed,
         age_s=age_s,
@@ -52,7 +52,7 @@ UNSURE = Fail("unsure", LOST)
 EXHAUSTED = Fail("exhausted", LOST)
 CONCLUSIVE, INCONCLUSIVE = NotFound(conclusive=True), NotFound(conclusive=False)
 
-CONSEQUENCES: dict[str, tuple[Doubt, HistoryFinding, Decision]] = {
+CONSEQUENCES: dict[str, tuple[DoubtfulCall, HistoryFinding, Decision]] = {
     "found at once": (doubt(0), Found("c1"), Announce("c1", "history")),
     "found after the lag": (doubt(9000), Found("c1"), Announce("c1", "history")),
     "found though no retry is left": (doubt(5, attempt=4), Found("c1"), Announce("c1", "history")),
@@ -138,7 +138,7 @@ CONSEQUENCES: dict[str, tuple[Doubt, HistoryFinding, Decision]] = {
     ("doubtful", "finding", "decision"), CONSEQUENCES.values(), ids=CONSEQUENCES
 )
 def test_each_finding_has_one_consequence(
-    doubtful: Doubt, finding: HistoryFinding, decision: Decision
+    doubtful: DoubtfulCall, finding: HistoryFinding, decision: Decision
 ) -> None:
     assert reconcile(doubtful, finding, DELAYS_S, LAG_S) == decision
 

@@ -1,4 +1,4 @@
-"""A worker may start before broker and database; what no waiting mends ends it at once."""
+"""A worker may start before broker and database; what no waiting fixes ends it at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yarl import URL
 
 from consumer.app import App
 from consumer.ledger import LedgerDown, WrongLedger
-from consumer.rabbitmq.connection import NoBroker
+from consumer.rabbitmq.connection import BrokerUnavailable
 from consumer.startup import Startup
 from tests.conftest import linked
 
@@ -122,7 +122,7 @@ def test_scripts_need_not_wait(call_consumer: Callable[..., Command]) -> None:
 async def test_the_wait_has_the_length_that_was_asked_for(bench: Bench) -> None:
     began_at = asyncio.get_running_loop().time()
 
-    with pytest.raises(NoBroker):
+    with pytest.raises(BrokerUnavailable):
         await App(bench.settings(rabbitmq_url=NOBODY)).run(wait_s=1.5)
 
     assert 1.5 <= asyncio.get_running_loop().time() - began_at < 5
@@ -137,7 +137,7 @@ async def test_whatever_a_lost_link_raises_is_a_broker_to_wait_for(
     startup = Startup()
 
     async def step() -> None:
-        seen.append(startup.why)
+        seen.append(startup.reason)
         if failures:
             raise failures.pop()
 
@@ -156,7 +156,7 @@ async def test_it_is_ready_only_once_it_can_publish(
 
     async def refused() -> None:
         if not may_connect.is_set():
-            raise NoBroker("connection limit reached")
+            raise BrokerUnavailable("connection limit reached")
         monkeypatch.undo()
         await app.publisher.connect()
 

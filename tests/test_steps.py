@@ -8,7 +8,7 @@ import pytest
 
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
 from consumer.ledger import Entry
-from consumer.messages import Trail
+from consumer.messages import MessageHeaders
 from consumer.steps import (
     Due,
     Duplicate,
@@ -80,8 +80,8 @@ class Case:
         age_s = waits_s if self.time == "late" else waits_s - 1
         return Known(entry, age_s, NOW, self.owner == "own", UNDECIDED_S)
 
-    def trail(self) -> Trail:
-        return Trail(replay=REPLAYS[self.replay], first_seen_at=datetime.now(UTC))
+    def headers(self) -> MessageHeaders:
+        return MessageHeaders(replay=REPLAYS[self.replay], first_seen_at=datetime.now(UTC))
 
 
 CASES = [Case(*row) for row in product(STATES, REPLAYS, CONTENTS, OWNERS, TIMES)]
@@ -134,7 +134,7 @@ def steps_for(case: Case) -> list[Step]:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_for_each_case_there_is_one_rule_and_it_is_followed(case: Case) -> None:
-    assert [next_step(case.known(), case.trail(), CONTENTS[case.content])] == steps_for(case)
+    assert [next_step(case.known(), case.headers(), CONTENTS[case.content])] == steps_for(case)
 
 
 # A started call is dialled again only for a higher replay that says so.
@@ -156,9 +156,9 @@ def test_redialling_is_for_a_higher_replay_of_a_closed_request(
     state: str, replay: str, step: type[Step]
 ) -> None:
     case = Case(state, replay, "same", "other", "early")
-    trail = replace(case.trail(), redial=True)
+    headers = replace(case.headers(), redial=True)
 
-    assert isinstance(next_step(case.known(), trail, "digest"), step)
+    assert isinstance(next_step(case.known(), headers, "digest"), step)
 
 
 # Seconds since the change, certain ones; the wall clock's; how long it waits yet.
@@ -177,7 +177,7 @@ def test_no_wait_is_longer_than_it_was_at_first(age_s: float, passed_s: float, s
     entry = replace(case.known().entry, changed_at=NOW, due_at=NOW + 30)
     known = Known(entry, age_s, NOW + passed_s, own=True, undecided_s=UNDECIDED_S)
 
-    assert next_step(known, case.trail(), "digest") == step
+    assert next_step(known, case.headers(), "digest") == step
 
 
 # --- where a decision leads

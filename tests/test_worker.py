@@ -15,7 +15,7 @@ from consumer.caller import GivenBack
 from consumer.limits.circuit_breaker import CircuitBreaker
 from consumer.messages import Defaults
 from consumer.worker import Worker
-from tests.fakes import NUMBER, FakeAnnouncer, FakeIntake
+from tests.fakes import NUMBER, FakeAnnouncer, FakeSubscription
 
 if TYPE_CHECKING:
     from consumer.delivery import Delivery
@@ -107,14 +107,14 @@ class Counter:
         async def well(*_: object) -> bool:
             return False
 
-        self.breaker = CircuitBreaker(2, FakeIntake(), well, None)
+        self.breaker = CircuitBreaker(2, FakeSubscription(), well, None)
         neighbours: dict[str, Any] = {
             "processor": self.processor,
             "announcer": self.announcer,
             "rate_limiter": self.limiter,
         }
         self.worker = Worker(
-            intake=FakeIntake(),
+            subscription=FakeSubscription(),
             breaker=self.breaker,
             defaults=Defaults(line="reg1"),
             **neighbours,

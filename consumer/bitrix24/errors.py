@@ -49,7 +49,7 @@ _IN_FRONT = (
     "See who answers at CALLS_BITRIX24_URL: a proxy, a firewall or another site in front of it."
 )
 _UNKNOWN: Mapping[Meaning, str] = {
-    "refused": "See the description, and the webhook's rights in the portal; mend that, replay.",
+    "refused": "See the description, and the webhook's rights in the portal; fix that, replay.",
     "unavailable": _WAIT,
     "unsure": "See in the call history whether it rang before you replay.",
 }
@@ -69,7 +69,7 @@ KNOWN_ERRORS: tuple[KnownError, ...] = (
         "Could not find config for number",
         "refused",
         "line",
-        "Mend from_line or CALLS_DEFAULT_LINE: `call-consumer lines` lists what exists.",
+        "Fix from_line or CALLS_DEFAULT_LINE: `call-consumer lines` lists what exists.",
         METHOD_PAGE,
     ),
     KnownError(

@@ -196,7 +196,7 @@ def _by_status(
             wait_s = _retry_after_s(headers)
             return Unavailable(Failure(code, NO_CODE, status), retry_after_s=wait_s)
         case 3, _:
-            text = f"{MOVED}{_moved_to(headers)}: mend CALLS_BITRIX24_URL"
+            text = f"{MOVED}{_moved_to(headers)}: fix CALLS_BITRIX24_URL"
             return Refused(Failure(code, text, status), "portal")
         case _, 401 | 403 | 404:
             return Refused(Failure(code, IS_URL_RIGHT, status), "portal")

@@ -1,4 +1,4 @@
-"""`call-consumer dlq …`: an operator finds out what failed and why, mends it, and replays."""
+"""`call-consumer dlq …`: an operator finds out what failed and why, fixes it, and replays."""
 
 import json
 from collections.abc import Callable, Sequence

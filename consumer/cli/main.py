@@ -227,8 +227,8 @@ async def _check(settings: Settings, *, as_json: bool) -> None:
             say(json.dumps(asdict(finding), ensure_ascii=False))
             continue
         say(f"{finding.state:7}  {finding.item}: {finding.detail}")
-        if finding.state != "ok" and finding.mend:
-            say(f"{'':7}  -> {finding.mend}")
+        if finding.state != "ok" and finding.fix:
+            say(f"{'':7}  -> {finding.fix}")
     if wrong:
         raise SystemExit(1)
 

@@ -22,12 +22,12 @@ from consumer.operations.dead_letters import (
     DeadLetter,
     Groups,
     Replay,
-    give_up,
+    discard_letters,
     look,
     send_back,
 )
 from consumer.output import OutputFailed, is_terminal, say, shown_id
-from consumer.rabbitmq.connection import NoBroker, connect, link_losses
+from consumer.rabbitmq.connection import BrokerUnavailable, connect, link_losses
 from consumer.rabbitmq.topology import topology_of
 from consumer.settings import Settings
 
@@ -107,11 +107,11 @@ async def _warnings(
 ) -> Sequence[str]:
     lines = []
     if expired := [x.id for x in letters if x.expired and "expires_at" not in how.edits]:
-        lines.append(f"{_some(expired)} expired and will fail again: --set expires_at=… mends it")
+        lines.append(f"{_some(expired)} expired and will fail again: --set expires_at=… fixes it")
     if again := [x.id for x in letters if x.replay]:
-        lines.append(f"{_some(again)} came back after a replay before: was the cause mended?")
+        lines.append(f"{_some(again)} came back after a replay before: was the cause fixed?")
     if unread := [x.id for x in letters if x.reason == "invalid" and not how.edits]:
-        lines.append(f"{_some(unread)} cannot be read and will fail again: --set may mend it")
+        lines.append(f"{_some(unread)} cannot be read and will fail again: --set may fix it")
     if "to_number" in how.edits and len(letters) > 1:
         lines.append(f"all {len(letters)} will call the same number")
     entries = await entries_of(settings, letters)
@@ -161,7 +161,7 @@ async def _replay(
 
 async def _is_taken(settings: Settings) -> bool:
     """Tell whether anybody consumes the queue of requests; yes, where that cannot be seen."""
-    with suppress(NoBroker), link_losses():
+    with suppress(BrokerUnavailable), link_losses():
         connection = await connect(settings.needed("rabbitmq_url"), "replay")
         async with connection, connection.channel() as channel:
             queue = await channel.declare_queue(topology_of(settings).requests.name, passive=True)
@@ -276,7 +276,7 @@ async def _discard(
 
     url, topology = settings.needed("rabbitmq_url"), topology_of(settings)
     try:
-        await give_up(url, topology, [letter.key for letter in letters], each, done)
+        await discard_letters(url, topology, [letter.key for letter in letters], each, done)
     finally:
         _tell("discarded", discarded, len(letters))
     _all_done(discarded, len(letters))

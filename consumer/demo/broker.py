@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from consumer import output
 from consumer.demo.private_node import START_WITHIN_S, PrivateNode, find_server, wait_for_login
-from consumer.rabbitmq.connection import NoBroker
+from consumer.rabbitmq.connection import BrokerUnavailable
 
-__all__ = ["NoBroker", "PrivateNode", "find_server", "rabbitmq"]
+__all__ = ["BrokerUnavailable", "PrivateNode", "find_server", "rabbitmq"]
 
 Say = Callable[[str], None]
 
@@ -48,14 +48,14 @@ def rabbitmq(say: Say = to_stderr) -> Iterator[str]:
         say: Is told in one line what is being done.
 
     Raises:
-        NoBroker: None of the four ways led to one, or `TEST_RABBITMQ_URL` does not answer.
+        BrokerUnavailable: None of the four ways led to one, or `TEST_RABBITMQ_URL` does not answer.
     """
     with ExitStack() as stack:
         for way in (named, in_container, private, installed):
             if url := way(stack, say):
                 yield url
                 return
-        raise NoBroker(FOUR_WAYS)
+        raise BrokerUnavailable(FOUR_WAYS)
 
 
 def named(_: ExitStack, say: Say) -> str | None:
@@ -66,8 +66,10 @@ def named(_: ExitStack, say: Say) -> str | None:
     say(f"using the RabbitMQ that TEST_RABBITMQ_URL names, at {address(url)}")
     try:
         wait_for_login(url, NAMED_WITHIN_S)
-    except NoBroker as error:
-        raise NoBroker(f"TEST_RABBITMQ_URL: no login at {address(url)} ({error})") from None
+    except BrokerUnavailable as error:
+        raise BrokerUnavailable(
+            f"TEST_RABBITMQ_URL: no login at {address(url)} ({error})"
+        ) from None
     return url
 
 
@@ -126,7 +128,7 @@ def installed(stack: ExitStack, say: Say) -> str | None:
     say("installing rabbitmq-server with apt-get (some minutes)")
     try:
         install(apt, "rabbitmq-server")
-    except (NoBroker, OSError, subprocess.TimeoutExpired) as error:
+    except (BrokerUnavailable, OSError, subprocess.TimeoutExpired) as error:
         say(f"apt-get failed, going on without it: {end_of(str(error))}")
         return None
     return private(stack, say)
@@ -137,7 +139,7 @@ def install(apt: str, package: str) -> None:
         apt_get(apt, "update")  # should it fail, older lists may do
         done = apt_get(apt, "install", "-y", "--no-install-recommends", package)
     if done.returncode:
-        raise NoBroker(done.stdout)
+        raise BrokerUnavailable(done.stdout)
 
 
 def apt_get(apt: str, *arguments: str) -> subprocess.CompletedProcess[str]:

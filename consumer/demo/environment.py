@@ -1,6 +1,6 @@
 """What the demo needs around it: a broker, the sandbox and a worker, of which nothing is left over.
 
-`staged` sets it up and clears it away, whatever ends it; `stay` leaves it to be tried.
+`demo_environment` sets it up and clears it away, whatever ends it; `stay` leaves it to be tried.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ class DemoFailed(OperatorError):
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class DemoEnvironment:
     """What runs during the tour, and where."""
 
     settings: dict[str, str]
@@ -99,11 +99,11 @@ class Stage:
 
 
 @contextmanager
-def staged() -> Iterator[Stage]:
+def demo_environment() -> Iterator[DemoEnvironment]:
     """Start broker, sandbox and worker; they, and what they left, end with the block.
 
     Raises:
-        NoBroker: No RabbitMQ can be had.
+        BrokerUnavailable: No RabbitMQ can be had.
         DemoFailed: The sandbox or the worker does not run.
         KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP ended it before its time.
     """
@@ -125,7 +125,7 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def set_up(stack: ExitStack) -> Stage:
+def set_up(stack: ExitStack) -> DemoEnvironment:
     """Start broker, sandbox and worker; *stack* ends them, and what they left."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="call-consumer-demo-")))
     url = stack.enter_context(devbroker.rabbitmq(say))
@@ -149,7 +149,7 @@ def set_up(stack: ExitStack) -> Stage:
     settings |= QUICK | {"CALLS_HTTP_PORT": str(_free_port())}
     worker = _start(stack, ["run"], settings, log)
     _wait_for(r'"worker\.ready"', worker, log)
-    return Stage(settings, topology, worker, log)
+    return DemoEnvironment(settings, topology, worker, log)
 
 
 def _free_port() -> int:
@@ -215,7 +215,7 @@ async def _delete(url: str, topology: Topology) -> None:
         await channel.exchange_delete(topology.exchange)
 
 
-def stay(stage: Stage) -> None:
+def stay(stage: DemoEnvironment) -> None:
     """Say what to try, and wait until Ctrl-C."""
     named = os.environ.get("TEST_RABBITMQ_URL")  # its password is the caller's own to show
     ours = stage.settings | ({"CALLS_RABBITMQ_URL": "$TEST_RABBITMQ_URL"} if named else {})

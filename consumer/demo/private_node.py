@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import aio_pika
 
-from consumer.rabbitmq.connection import NoBroker
+from consumer.rabbitmq.connection import BrokerUnavailable
 
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one in /usr/sbin changes to another user
 
@@ -48,13 +48,13 @@ class PrivateNode:
     ports, so that `start` brings the same node back.
 
     Raises:
-        NoBroker: rabbitmq-server is not installed.
+        BrokerUnavailable: rabbitmq-server is not installed.
     """
 
     def __init__(self) -> None:
         server = find_server()
         if server is None:
-            raise NoBroker("rabbitmq-server, or the epmd it needs, is not installed")
+            raise BrokerUnavailable("rabbitmq-server, or the epmd it needs, is not installed")
         port, distribution_port, self._epmd_port = free_ports(3)
         self.directory = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
         self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
@@ -81,7 +81,8 @@ class PrivateNode:
         """Start the node and wait until it accepts a login, which takes about 5 s.
 
         Raises:
-            NoBroker: It ended, or accepted none within `START_WITHIN_S`; with the end of its log.
+            BrokerUnavailable: It ended, or accepted none within `START_WITHIN_S`; with the end of
+                its log.
         """
         if not runs(self._epmd):
             self._start_epmd()
@@ -90,8 +91,10 @@ class PrivateNode:
                 self._node = self._spawn(self._server)
         try:
             wait_for_login(self.url, START_WITHIN_S, lambda: runs(self._node))
-        except NoBroker as error:
-            raise NoBroker(f"the private node did not start: {error}\n{self._log_end()}") from None
+        except BrokerUnavailable as error:
+            raise BrokerUnavailable(
+                f"the private node did not start: {error}\n{self._log_end()}"
+            ) from None
 
     def stop(self) -> None:
         """End the node as an operator would; its data stays."""
@@ -140,7 +143,7 @@ class PrivateNode:
         deadline = time.monotonic() + EPMD_WITHIN_S
         while is_free(port):
             if not runs(self._epmd) or time.monotonic() > deadline:
-                raise NoBroker(f"epmd did not start on port {port}\n{self._log_end()}")
+                raise BrokerUnavailable(f"epmd did not start on port {port}\n{self._log_end()}")
             time.sleep(0.02)
 
     def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
@@ -224,12 +227,13 @@ def wait_for_login(url: str, within_s: float, goes_on: Callable[[], bool] = lamb
     """Return once *url* accepts a login.
 
     Raises:
-        NoBroker: It did not within *within_s* seconds, or *goes_on* said no; with the last reason.
+        BrokerUnavailable: It did not within *within_s* seconds, or *goes_on* said no; with the
+            last reason.
     """
     deadline = time.monotonic() + within_s
     while reason := refusal(url):
         if not goes_on() or time.monotonic() > deadline:
-            raise NoBroker(reason)
+            raise BrokerUnavailable(reason)
         time.sleep(0.1)
 
 

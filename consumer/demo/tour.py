@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from consumer.demo.environment import DemoFailed, Stage, end_of, staged, stay
+from consumer.demo.environment import DemoEnvironment, DemoFailed, demo_environment, end_of, stay
 from consumer.messages import STARTED, rfc3339
 from consumer.operations.dead_letters import Choice, DeadLetter, Replay, look, send_back
 from consumer.operations.upstream import listening, publish_requests
@@ -92,9 +92,9 @@ def take_tour(*, keep: bool) -> bool:
         keep: Leave everything running until Ctrl-C.
 
     Raises:
-        NoBroker, DemoFailed, KeyboardInterrupt: As `staged`.
+        BrokerUnavailable, DemoFailed, KeyboardInterrupt: As `demo_environment`.
     """
-    with staged() as stage:
+    with demo_environment() as stage:
         adds_up = asyncio.run(play(stage))
         if not adds_up:
             say(*f"This does not add up. {end_of(stage.log)}".split("\n"))
@@ -103,7 +103,7 @@ def take_tour(*, keep: bool) -> bool:
     return adds_up
 
 
-async def play(stage: Stage) -> bool:
+async def play(stage: DemoEnvironment) -> bool:
     """Publish the requests, tell what becomes of each, replay one, and account for all."""
     # Ctrl-C cancels aio-pika's own tasks too, which would complain at length.
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
@@ -120,7 +120,7 @@ async def play(stage: Stage) -> bool:
 
 
 async def tell_all(
-    stage: Stage,
+    stage: DemoEnvironment,
     http: httpx.AsyncClient,
     asked: Sequence[Request],
     events: AsyncIterator[dict[str, Any]],
@@ -128,7 +128,7 @@ async def tell_all(
     """Publish the requests and replay one; return the ids of those that had no event in time."""
     url, topology = stage.broker, stage.topology
 
-    async def mend(_: DeadLetter) -> None:
+    async def fix(_: DeadLetter) -> None:
         say("", f"The portal gets the line {MISSING_LINE}, and the dead letter is replayed:", "")
         await _patch(http, stage, {"lines": LINES | {MISSING_LINE: "no longer missing"}})
 
@@ -142,11 +142,11 @@ async def tell_all(
             return missing
 
         letters = look(url, topology, Choice(ids={"no-line"}))
-        await send_back(url, topology, [each.key async for each in letters], Replay(), mend)
+        await send_back(url, topology, [each.key async for each in letters], Replay(), fix)
         return await follow(events, Counter(["no-line"]), tell)
 
 
-async def _patch(http: httpx.AsyncClient, stage: Stage, switches: dict[str, Any]) -> None:
+async def _patch(http: httpx.AsyncClient, stage: DemoEnvironment, switches: dict[str, Any]) -> None:
     (await http.patch(stage.sandbox("/sandbox"), json=switches)).raise_for_status()
 
 
@@ -293,7 +293,9 @@ def account(
     )
 
 
-async def draw_up(stage: Stage, http: httpx.AsyncClient, asked: Sequence[Request]) -> Account:
+async def draw_up(
+    stage: DemoEnvironment, http: httpx.AsyncClient, asked: Sequence[Request]
+) -> Account:
     """Ask broker and sandbox what there is, for as long as something may still be on its way."""
     deadline = time.monotonic() + ACCOUNT_WITHIN_S
     while True:

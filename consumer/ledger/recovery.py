@@ -14,30 +14,30 @@ RETRY_S = 1.0
 log = structlog.get_logger(__name__)
 
 
-class Intake(Protocol):
+class Subscription(Protocol):
     """What is stopped meanwhile."""
 
-    def hold(self, reason: str) -> None:
+    def pause(self, reason: str) -> None:
         """Take no more messages, until *reason* is released."""
 
-    def release(self, reason: str) -> None:
+    def resume(self, reason: str) -> None:
         """Take messages again."""
 
 
 class Recovery:
     """Waits for the ledger, for all who need it."""
 
-    def __init__(self, ledger: Ledger, intake: Intake) -> None:
+    def __init__(self, ledger: Ledger, subscription: Subscription) -> None:
         self._ledger = ledger
-        self._intake = intake
+        self._subscription = subscription
         self._asking: asyncio.Task[None] | None = None
 
     async def wait(self, error: LedgerDown) -> None:
         """Take no messages until the ledger can be written again."""
-        log.error("ledger.down", why=str(error))
-        self._intake.hold("ledger")
+        log.error("ledger.down", reason=str(error))
+        self._subscription.pause("ledger")
         if self._asking is None or self._asking.done():
-            # Who waits may be given up with its link; the intake is released all the same.
+            # Who waits may be given up with its link; the subscription is released all the same.
             self._asking = asyncio.create_task(self._ask())
         await asyncio.shield(self._asking)
 
@@ -52,5 +52,5 @@ class Recovery:
             await asyncio.sleep(RETRY_S)
             with suppress(LedgerDown):
                 await self._ledger.check_writable()
-                self._intake.release("ledger")
+                self._subscription.resume("ledger")
                 return

@@ -23,16 +23,16 @@ SIP_LINE = re.compile(r"(reg|sip)\d")
 log = structlog.get_logger(__name__)
 
 
-class Intake(Protocol):
+class Subscription(Protocol):
     """What is stopped while the breaker is open."""
 
-    def hold(self, reason: str) -> None:
+    def pause(self, reason: str) -> None:
         """Take no more messages, until *reason* is released."""
 
-    def release(self, reason: str) -> None:
+    def resume(self, reason: str) -> None:
         """Take messages again."""
 
-    def limit(self, prefetch: int | None) -> None:
+    def set_prefetch(self, prefetch: int | None) -> None:
         """Take at most so many at once; None for as many as at first."""
 
 
@@ -100,14 +100,14 @@ class Call:
 
 
 class CircuitBreaker:
-    """Counts faults in a row, stops the intake, and finds out when to go on.
+    """Counts faults in a row, stops the subscription, and finds out when to go on.
 
     Closed: all is well. Open: nothing is dialled, and a harmless question asked now and then.
     Half-open: one call at a time, until one that could have met the fault has not.
 
     Args:
         after: How many different requests in a row must meet the same kind of fault to open it.
-        intake: What is stopped.
+        subscription: What is stopped.
         probe: Asks the portal something harmless; tells whether one of the codes still shows.
         default_line: The line that requests use which name none.
     """
@@ -115,12 +115,12 @@ class CircuitBreaker:
     def __init__(
         self,
         after: int,
-        intake: Intake,
+        subscription: Subscription,
         probe: Callable[[Kind, set[str]], Awaitable[bool]],
         default_line: str | None,
     ) -> None:
         self._after = after
-        self._intake = intake
+        self._subscription = subscription
         self._probe = probe
         self._default_line = default_line
         self._row: dict[str, Fault] = {}
@@ -214,9 +214,9 @@ class CircuitBreaker:
             self._opened.clear()
             self.state = "half_open"
             metrics.PAUSED.labels(self._kind).set(0)
-            log.info("worker.trying")
-            self._intake.limit(1)
-            self._intake.release("portal")
+            log.info("worker.half_open")
+            self._subscription.set_prefetch(1)
+            self._subscription.resume("portal")
 
     def _open(self, fault: Fault, wait_s: float) -> None:
         first_s, longest_s = _waits(fault.kind)
@@ -224,14 +224,14 @@ class CircuitBreaker:
         self._kind, self._code = fault.kind, fault.code
         self.state = "open"
         self.epoch += 1
-        self._intake.hold("portal")
+        self._subscription.pause("portal")
         self._opened.set()
         metrics.PAUSED.labels(fault.kind).set(1)
         log.error("worker.paused", cause=fault.kind, code=fault.code, probe_s=self._wait_s)
 
     def _close(self) -> None:
         self.state = "closed"
-        self._intake.limit(None)
+        self._subscription.set_prefetch(None)
         log.info("worker.resumed")
 
 

@@ -1,4 +1,4 @@
-"""Look at everything that the worker needs, change nothing, and say what to mend."""
+"""Look at everything that the worker needs, change nothing, and say what to fix."""
 
 import json
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from consumer.bitrix24.errors import advice_for
 from consumer.bitrix24.portal import HISTORY, LINES, VOICES, Portal, read_names
 from consumer.bitrix24.responses import error_of
 from consumer.ledger import Ledger, LedgerDown
-from consumer.rabbitmq.connection import NoBroker, connect, plain_channel
+from consumer.rabbitmq.connection import BrokerUnavailable, connect, plain_channel
 from consumer.rabbitmq.lease import lease_queue
 from consumer.rabbitmq.topology import Queue, Topology, WrongTopology, explained
 from consumer.settings import Settings, WrongSettings
@@ -35,12 +35,12 @@ SCOPES = ("call", "telephony")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How one item is: *mend* says what to do where it is not well."""
+    """How one item is: *fix* says what to do where it is not well."""
 
     item: str
     state: Literal["ok", "warning", "wrong"]
     detail: str
-    mend: str = ""
+    fix: str = ""
 
 
 async def check(settings: Settings, topology: Topology) -> AsyncIterator[Finding]:
@@ -55,8 +55,8 @@ async def check(settings: Settings, topology: Topology) -> AsyncIterator[Finding
 async def _broker(settings: Settings, topology: Topology) -> AsyncIterator[Finding]:
     try:
         connection = await connect(settings.needed("rabbitmq_url"), "check")
-    except (NoBroker, WrongSettings) as error:
-        yield Finding("broker", "wrong", str(error), "mend CALLS_RABBITMQ_URL or start the broker")
+    except (BrokerUnavailable, WrongSettings) as error:
+        yield Finding("broker", "wrong", str(error), "fix CALLS_RABBITMQ_URL or start the broker")
         return
     async with connection:
         yield _version(connection)
@@ -118,8 +118,8 @@ async def _policies(connection: AbstractConnection, topology: Topology) -> Findi
     except ChannelAccessRefused:
         return Finding("policies", "ok", "this user may not make a queue to try them on")
     if limits:
-        mend = "take that out of the policy for our queues; OPERATING.md: A policy over our queues"
-        return Finding("policies", "warning", f"one sets {', '.join(limits)}", mend)
+        fix = "take that out of the policy for our queues; OPERATING.md: A policy over our queues"
+        return Finding("policies", "warning", f"one sets {', '.join(limits)}", fix)
     return Finding("policies", "ok", "no small limit on the queues")
 
 
@@ -229,7 +229,7 @@ async def _exchange(
     except (ChannelAccessRefused, WrongTopology) as error:
         if "forbidden" in str(error) and not settings.declare:
             return Finding(item, "ok", "exists")
-        return Finding(item, "wrong", str(error), "mend the rights, or name another exchange")
+        return Finding(item, "wrong", str(error), "fix the rights, or name another exchange")
     return Finding(item, "ok", "as it should be")
 
 
@@ -237,8 +237,8 @@ def _missing(item: str, command: str, *, declares: bool, expected: bool) -> Find
     if not expected:
         return Finding(item, "ok", "not there yet: the worker declares it when it starts")
     if declares:
-        mend = "start a worker with these settings: it declares it, and again while it runs"
-        return Finding(item, "wrong", "does not exist, though others of this queue's do", mend)
+        fix = "start a worker with these settings: it declares it, and again while it runs"
+        return Finding(item, "wrong", "does not exist, though others of this queue's do", fix)
     return Finding(item, "wrong", "does not exist", command)
 
 
@@ -246,8 +246,8 @@ async def _ledger(settings: Settings) -> Finding:
     """Open the ledger if there is one: made here, it would look as if it knew of earlier calls."""
     url = settings.ledger_url.get_secret_value()
     if url == "sqlite://":
-        mend = "name a file in CALLS_LEDGER_URL: what is in memory is lost with the process"
-        return Finding("ledger", "warning", "in memory", mend)
+        fix = "name a file in CALLS_LEDGER_URL: what is in memory is lost with the process"
+        return Finding("ledger", "warning", "in memory", fix)
     try:
         ledger = Ledger(url, settings.queue)
         try:
@@ -262,7 +262,7 @@ async def _ledger(settings: Settings) -> Finding:
         finally:
             await ledger.close()
     except LedgerDown as error:
-        return Finding("ledger", "wrong", str(error), "mend CALLS_LEDGER_URL, or the rights there")
+        return Finding("ledger", "wrong", str(error), "fix CALLS_LEDGER_URL, or the rights there")
     return Finding("ledger", "ok", f"{ledger.place} is writable")
 
 
@@ -276,7 +276,7 @@ async def _others_use_another(settings: Settings, identity: str) -> bool:
             await channel.declare_queue(lease.name, durable=True, arguments=lease.arguments)
     except ChannelPreconditionFailed:
         return True
-    except (NoBroker, WrongSettings, ChannelNotFoundEntity, ChannelAccessRefused):
+    except (BrokerUnavailable, WrongSettings, ChannelNotFoundEntity, ChannelAccessRefused):
         return False
     return False
 
@@ -291,9 +291,9 @@ async def _portal(settings: Settings) -> AsyncIterator[Finding]:
     try:
         scopes = await portal.ask("scope")
         if scopes is None:
-            mend = "see CALLS_BITRIX24_URL, the network and the proxy"
+            fix = "see CALLS_BITRIX24_URL, the network and the proxy"
             text = f"{portal.host} does not answer: {portal.silence}"
-            yield Finding("portal", "wrong", text, mend)
+            yield Finding("portal", "wrong", text, fix)
             return
         yield _scopes(portal.host or "", *scopes)
         yield _clock(portal.clock_offset_s or 0.0)
@@ -313,8 +313,8 @@ async def _portal(settings: Settings) -> AsyncIterator[Finding]:
 def _scopes(host: str, status: int, body: bytes) -> Finding:
     code, description = error_of(body)
     if code:
-        mend = advice_for(code, description)
-        return Finding("portal", "wrong", f"{host} answers {code} {description}", mend)
+        fix = advice_for(code, description)
+        return Finding("portal", "wrong", f"{host} answers {code} {description}", fix)
     try:
         granted = json.loads(body)["result"]
         missing = [scope for scope in SCOPES if scope not in granted]
@@ -322,8 +322,8 @@ def _scopes(host: str, status: int, body: bytes) -> Finding:
         text = f"{host} answers, but not as a portal does (HTTP {status})"
         return Finding("portal", "warning", text, "fine for a mock; else see CALLS_BITRIX24_URL")
     if missing:
-        mend = f"add to the webhook: {', '.join(missing)}"
-        return Finding("portal", "wrong", f"{host} answers, scopes are missing", mend)
+        fix = f"add to the webhook: {', '.join(missing)}"
+        return Finding("portal", "wrong", f"{host} answers, scopes are missing", fix)
     return Finding("portal", "ok", f"{host} answers, scopes {' and '.join(SCOPES)} are granted")
 
 
@@ -352,8 +352,8 @@ def _names(
     if finding.state != "ok" or names is None:
         return Finding(item, "warning", finding.detail, advice)
     if default is not None and default not in names:
-        mend = f"mend {setting}: `call-consumer {item}` lists what exists"
-        return Finding(item, "wrong", f"{default} is not among the {len(names)} {item}", mend)
+        fix = f"fix {setting}: `call-consumer {item}` lists what exists"
+        return Finding(item, "wrong", f"{default} is not among the {len(names)} {item}", fix)
     return Finding(
         item, "ok", f"{len(names)} {item}" + (f", {default} among them" if default else "")
     )

@@ -26,15 +26,14 @@ from consumer.messages import (
     MAX_BODY_BYTES,
     Defaults,
     Invalid,
-    Trail,
+    read_headers,
     read_json,
     read_moment,
     read_request,
-    read_trail,
     readable_id,
 )
 from consumer.operations.turns import Turns
-from consumer.rabbitmq.browser import WINDOW, InOtherHands, TakenBack, in_hand
+from consumer.rabbitmq.browser import WINDOW, DeliveriesReturned, QueueBusy, browse
 from consumer.rabbitmq.deaths import DEATHS, id_of, own_headers
 from consumer.rabbitmq.publisher import Publisher, build_message
 from consumer.rabbitmq.topology import Topology
@@ -42,7 +41,7 @@ from consumer.rabbitmq.topology import Topology
 ADVICE = {
     "exhausted": "See whether the portal is well again, then replay.",
     "unsure": "Replay it: the call history is asked first. If that is unreadable: A doubt.",
-    "invalid": "Replay with --set if that mends it; else mend it upstream, and discard this one.",
+    "invalid": "Replay with --set if that fixes it; else fix it upstream, and discard this one.",
     "expired": "Discard it, or replay it with --set expires_at=…",
     "broker": "Somebody moved it here, or the broker did: see its log; then replay.",
 }
@@ -218,12 +217,12 @@ async def look(
     """Yield the dead letters that are meant, at least *limit* of them; all stay where they are.
 
     Raises:
-        NoBroker, WrongTopology: The broker or the queue cannot be reached.
+        BrokerUnavailable, WrongTopology: The broker or the queue cannot be reached.
     """
     found = 0
     queue, evicted = topology.dead_letters.name, topology.evicted.name
-    async with in_hand(url, queue, limit or WINDOW, evicted=evicted) as hand:
-        async for message in hand.messages():
+    async with browse(url, queue, limit or WINDOW, evicted=evicted) as browser:
+        async for message in browser.messages():
             letter = read_dead_letter(message, topology.requests.name)
             if choice.holds(letter):
                 found += 1
@@ -300,10 +299,10 @@ class Replay:
 
     def headers(self, letter: DeadLetter) -> dict[str, Any]:
         """Return the headers to send: a replay number one above, and none of the failure's."""
-        trail: Trail = read_trail(letter.headers, ours=True, now=datetime.now(UTC))
-        anew = replace(trail, attempt=1, replay=letter.replay + 1, redial=self.redial)
+        sent = read_headers(letter.headers, ours=True, now=datetime.now(UTC))
+        anew = replace(sent, attempt=1, replay=letter.replay + 1, redial=self.redial)
         edited = {"x-edited": ", ".join(sorted(self.edits))} if self.edits else {}
-        return anew.headers() | edited
+        return anew.as_amqp() | edited
 
 
 async def send_back(  # noqa: PLR0913  # what, how, and how fast
@@ -346,7 +345,7 @@ async def send_back(  # noqa: PLR0913  # what, how, and how fast
         await publisher.close()
 
 
-async def give_up(
+async def discard_letters(
     url: str,
     topology: Topology,
     keys: Iterable[str],
@@ -387,12 +386,12 @@ async def _taken(
     while left.total():
         await turns.wait()
         before = left.total()
-        failure: TakenBack | InOtherHands | None = None
+        failure: DeliveriesReturned | QueueBusy | None = None
         try:
             async with aclosing(_window(url, topology, left, turns, done)) as window:
                 async for letter in window:
                     yield letter
-        except (TakenBack, InOtherHands) as error:
+        except (DeliveriesReturned, QueueBusy) as error:
             failure = error
         if left.total() < before:
             misses = 0
@@ -417,14 +416,14 @@ async def _window(
     All are taken: where some were not, each acknowledgement would let one more come, out of order.
     """
     queue, evicted = topology.dead_letters.name, topology.evicted.name
-    async with in_hand(url, queue, evicted=evicted) as hand:
+    async with browse(url, queue, evicted=evicted) as browser:
         turns.take_in_hand()
-        async for message in hand.messages(at_least=left.total()):
+        async for message in browser.messages(at_least=left.total()):
             letter = read_dead_letter(message, topology.requests.name)
             if not left[letter.key]:
                 continue
             yield letter
-            await hand.remove(message)
+            await browser.remove(message)
             left[letter.key] -= 1
             done(letter)
             if not left.total() or not await turns.next():

@@ -60,7 +60,7 @@ async def listening(url: str, exchange: str) -> AsyncIterator[AsyncIterator[dict
     """Listen for events from now on; they end with the block.
 
     Raises:
-        NoBroker, WrongTopology: The broker or the exchange cannot be reached.
+        BrokerUnavailable, WrongTopology: The broker or the exchange cannot be reached.
     """
     connection = await connect(url, "events")
     async with connection:

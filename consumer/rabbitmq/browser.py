@@ -1,4 +1,4 @@
-"""A queue's messages taken in hand: to be looked at or removed; the rest goes back in order.
+"""A queue's messages taken in browser: to be looked at or removed; the rest goes back in order.
 
 A quorum queue puts what comes back behind all else that came back before, and ahead of what nobody
 has had yet. So whoever puts some back has to put back after them whatever else had come back.
@@ -19,8 +19,8 @@ from yarl import URL
 from consumer.errors import OperatorError
 from consumer.rabbitmq.connection import (
     LINK_BROKE,
+    BrokerUnavailable,
     ConnectionLost,
-    NoBroker,
     address_of,
     connect,
     link_losses,
@@ -32,22 +32,22 @@ SILENCE_S = 10.0
 PUT_BACK_S = 5.0
 """How long the broker may take to have again what was let go."""
 WINDOW = 65_535
-"""Messages in one consumer's hand: a prefetch has 16 bits, and none at all means 2,000."""
+"""Messages in one consumer's browser: a prefetch has 16 bits, and none at all means 2,000."""
 WENT_BACK = "what was in hand went back: do it again"
 
 
-class TakenBack(NoBroker):
+class DeliveriesReturned(BrokerUnavailable):
     """Raised when the broker took back what was in hand, though the link stands; says why."""
 
 
-class InOtherHands(OperatorError):
+class QueueBusy(OperatorError):
     """Raised when somebody else has taken all messages, to look at or to replay them."""
 
 
 @asynccontextmanager
-async def in_hand(
+async def browse(
     url: str, queue: str, window: int = WINDOW, *, evicted: str | None = None
-) -> AsyncIterator["Hand"]:
+) -> AsyncIterator["QueueBrowser"]:
     """Take in hand what *queue* holds; what is not acknowledged goes back in order.
 
     Args:
@@ -57,25 +57,25 @@ async def in_hand(
         evicted: A classic queue, where the broker puts what it takes out of *queue*.
 
     Raises:
-        NoBroker, WrongTopology: The broker or the queue cannot be reached, or not any more.
-        TakenBack: It was held for longer than the broker allows, or the queue is gone.
-        InOtherHands: There is nothing left to take in hand.
+        BrokerUnavailable, WrongTopology: The broker or the queue cannot be reached.
+        DeliveriesReturned: It was held for longer than the broker allows, or the queue is gone.
+        QueueBusy: There is nothing left to take in hand.
     """
     connection = await connect(url, "dead letters")
     async with connection:
-        hand = Hand(str(connection.url), connection, queue, window, evicted)
-        await hand.count_all()
+        browser = QueueBrowser(str(connection.url), connection, queue, window, evicted)
+        await browser.count_all()
         try:
             with link_losses():
-                yield hand
+                yield browser
         except ConnectionLost:
-            raise hand.loss() from None
+            raise browser.loss() from None
         finally:  # also when interrupted: a connection's end alone would put back in any order
             with suppress(ConnectionLost), link_losses():
-                await hand.put_back()
+                await browser.put_back()
 
 
-class Hand:
+class QueueBrowser:
     """The messages of a queue, in one hand, after those that the broker has evicted from it.
 
     Attributes:
@@ -108,12 +108,12 @@ class Hand:
         """Count what there is to take.
 
         Raises:
-            InOtherHands: Nothing, because somebody else has it.
+            QueueBusy: Nothing, because somebody else has it.
         """
         now = await self._look()
         self.count = now.message_count or 0
         if self.count == 0 and now.consumer_count and not (await self._look_aside())[0]:
-            raise InOtherHands(
+            raise QueueBusy(
                 f"another command has all messages of {self._queue} in hand: try again afterwards"
             )
 
@@ -189,7 +189,7 @@ class Hand:
         """Remove a message for good.
 
         Raises:
-            TakenBack: It is not in hand any more.
+            DeliveriesReturned: It is not in hand any more.
         """
         if self._taken_back is not None:
             raise self.loss()
@@ -203,11 +203,11 @@ class Hand:
     def _note_cancel(self, _: object) -> None:
         self._taken_back = "its consumer timeout passed, or the queue is gone"
 
-    def loss(self) -> NoBroker:
+    def loss(self) -> BrokerUnavailable:
         """Return the error that says why nothing is in hand any more."""
         if self._taken_back is None or self._connection.is_closed:
-            return NoBroker(f"{LINK_BROKE}, {WENT_BACK}")
-        return TakenBack(
+            return BrokerUnavailable(f"{LINK_BROKE}, {WENT_BACK}")
+        return DeliveriesReturned(
             f"the broker took back the messages of {self._queue} ({self._taken_back}): {WENT_BACK}"
         )
 

@@ -1,4 +1,4 @@
-"""One way to connect to RabbitMQ: named, within a time limit, its errors saying what to mend."""
+"""One way to connect to RabbitMQ: named, within a time limit, its errors saying what to fix."""
 
 import asyncio
 import re
@@ -53,15 +53,15 @@ _read_leniently("table", lambda value: 4 + int.from_bytes(value[:4]), dict)
 commands.Connection.Open.valid_responses = ["Connection.OpenOk", "Connection.Close"]
 
 
-class NoBroker(OperatorError):
-    """Raised when the broker cannot be used at all; says what to mend, and no password."""
+class BrokerUnavailable(OperatorError):
+    """Raised when the broker cannot be used at all; says what to fix, and no password."""
 
 
-class ConnectionLost(NoBroker):
+class ConnectionLost(BrokerUnavailable):
     """Raised when a link that stood is lost or does not answer; its cause is what was raised."""
 
 
-class LoginRefused(NoBroker):
+class LoginRefused(BrokerUnavailable):
     """Raised when the broker does not let this user in: to try again would be of no use."""
 
 
@@ -111,10 +111,10 @@ async def connect(urls: str, name: str) -> aio_pika.Connection:
 
     Raises:
         LoginRefused: Each broker refuses us for good.
-        NoBroker: None can be used now.
+        BrokerUnavailable: None can be used now.
     """
     addresses = addresses_of(urls)
-    refusals: list[NoBroker] = []
+    refusals: list[BrokerUnavailable] = []
     for _ in range(len(addresses)):
         url = addresses.first
         try:
@@ -122,11 +122,11 @@ async def connect(urls: str, name: str) -> aio_pika.Connection:
                 return await aio_pika.connect(address_of(url, name), timeout=CONNECT_TIMEOUT_S)
         except BaseException as error:  # who gives up waiting for a silent broker moves on, too
             addresses.move_on(url)
-            if not isinstance(error, NoBroker):
+            if not isinstance(error, BrokerUnavailable):
                 raise
             refusals.append(error)
     for_good = all(isinstance(error, LoginRefused) for error in refusals)
-    kind = LoginRefused if for_good else NoBroker
+    kind = LoginRefused if for_good else BrokerUnavailable
     raise kind("; ".join(str(error) for error in refusals))
 
 
@@ -154,7 +154,7 @@ class RobustConnection(aio_pika.RobustConnection):
         """Connect for the first time.
 
         Raises:
-            LoginRefused, NoBroker: As `connect` has it.
+            LoginRefused, BrokerUnavailable: As `connect` has it.
         """
         with refusals_named(self._tried):
             await super().connect(timeout)
@@ -170,7 +170,7 @@ def refusals_named(url: str) -> Iterator[None]:
     """Turn what aiormq raises while it connects to *url* into the broker's words, or the cause.
 
     Raises:
-        LoginRefused, NoBroker: It did not work.
+        LoginRefused, BrokerUnavailable: It did not work.
     """
     address = URL(url)
     port = address.explicit_port or aiormq.connection.DEFAULT_PORTS[address.scheme]
@@ -179,26 +179,30 @@ def refusals_named(url: str) -> Iterator[None]:
         with _nameless_losses():
             yield
     except ConnectionLost:
-        raise NoBroker(f"the broker at {place} hung up: see its log") from None
+        raise BrokerUnavailable(f"the broker at {place} hung up: see its log") from None
     except aiormq.exceptions.ProbableAuthenticationError as error:
         raise LoginRefused(
             f"the broker at {place} refuses the user or the password"
-            f" ({_words(error)}): mend CALLS_RABBITMQ_URL"
+            f" ({_words(error)}): fix CALLS_RABBITMQ_URL"
         ) from None
     except aiormq.exceptions.AuthenticationError:
-        text = "has no way to log in that we know (PLAIN): mend its auth_mechanisms"
+        text = "has no way to log in that we know (PLAIN): fix its auth_mechanisms"
         raise LoginRefused(f"the broker at {place} {text}") from None
     except aiormq.exceptions.ConnectionClosed as error:
         raise _refusal(place, _words(error)) from None
     except aiormq.exceptions.ProtocolSyntaxError:
-        raise NoBroker(f"what answers at {place} is no RabbitMQ: see CALLS_RABBITMQ_URL") from None
+        raise BrokerUnavailable(
+            f"what answers at {place} is no RabbitMQ: see CALLS_RABBITMQ_URL"
+        ) from None
     except (aiormq.exceptions.AMQPError, OSError) as error:
         why = _cause(error, address.scheme)
-        raise NoBroker(f"no broker answers at {place} ({why}): see CALLS_RABBITMQ_URL") from None
+        raise BrokerUnavailable(
+            f"no broker answers at {place} ({why}): see CALLS_RABBITMQ_URL"
+        ) from None
 
 
-_REFUSALS: tuple[tuple[str, type[NoBroker], str], ...] = (
-    ("connection limit", NoBroker, "raise that limit, or close connections"),
+_REFUSALS: tuple[tuple[str, type[BrokerUnavailable], str], ...] = (
+    ("connection limit", BrokerUnavailable, "raise that limit, or close connections"),
     (
         "vhost .* not found",
         LoginRefused,
@@ -209,16 +213,16 @@ _REFUSALS: tuple[tuple[str, type[NoBroker], str], ...] = (
         LoginRefused,
         "give the user permissions there, or name another virtual host in CALLS_RABBITMQ_URL",
     ),
-    ("is down|CONNECTION_FORCED", NoBroker, "wait for it, or see its log"),
+    ("is down|CONNECTION_FORCED", BrokerUnavailable, "wait for it, or see its log"),
 )
 """What the broker may say when a connection is opened, and what to do: the first that fits."""
 
 
-def _refusal(place: str, words: str) -> NoBroker:
+def _refusal(place: str, words: str) -> BrokerUnavailable:
     for pattern, kind, advice in _REFUSALS:
         if re.search(pattern, words):
             return kind(f"the broker at {place} refuses the connection: {words}: {advice}")
-    return NoBroker(f"the broker at {place} refuses the connection: {words}: see its log")
+    return BrokerUnavailable(f"the broker at {place} refuses the connection: {words}: see its log")
 
 
 def _words(error: BaseException) -> str:

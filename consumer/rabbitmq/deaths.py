@@ -13,9 +13,9 @@ from consumer.messages import (
     Invalid,
     came_from_upstream,
     deaths,
+    read_headers,
     read_json,
     read_request,
-    read_trail,
     rfc3339,
 )
 
@@ -78,7 +78,7 @@ def own_headers(message: AbstractIncomingMessage, requests: str) -> dict[str, An
         return own
     carried = {name: value for name, value in own.items() if name not in _TOLD}
     if "x-failed-at" in own:  # a dead letter that was moved back, and so was the next replay
-        carried["x-replay"] = read_trail(own, ours=True, now=datetime.now(UTC)).replay
+        carried["x-replay"] = read_headers(own, ours=True, now=datetime.now(UTC)).replay
     return carried | _trouble(message.body, death or {})
 
 

@@ -7,7 +7,7 @@ import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
-from consumer.rabbitmq.connection import NoBroker, connect, link_losses
+from consumer.rabbitmq.connection import BrokerUnavailable, connect, link_losses
 from consumer.rabbitmq.deaths import evicted_for, id_of, own_headers
 from consumer.rabbitmq.policies import BY_DEATH, Policies
 from consumer.rabbitmq.publisher import NotPublished, Publisher, build_message
@@ -56,9 +56,9 @@ class Evictions:
             try:
                 with link_losses():
                     await self._watch()
-            except* (WrongTopology, NotPublished, NoBroker) as errors:
+            except* (WrongTopology, NotPublished, BrokerUnavailable) as errors:
                 why = str(errors.exceptions[0])
-                log.info("evictions.retry", why=why, retry_s=self._backoff_s)
+                log.info("evictions.retry", reason=why, retry_s=self._backoff_s)
             await asyncio.sleep(self._backoff_s)
             self._backoff_s = min(self._backoff_s * 2, LONGEST_BACKOFF_S)
 
@@ -105,7 +105,7 @@ class Evictions:
         try:
             await self._publisher.publish(self._anew(message), "", queue)
         except NotPublished as error:
-            if error.why == "nacked":
+            if error.reason == "nacked":
                 self._policies.seen("max-length", queue)
             raise
         await message.ack()

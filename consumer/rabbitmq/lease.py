@@ -81,7 +81,7 @@ class Lease:
         Raises:
             OtherLedger: It is somebody else's.
             LedgerDown: Our ledger could not take note of that.
-            NoBroker, AMQPError, OSError, RuntimeError: It cannot be told now.
+            BrokerUnavailable, AMQPError, OSError, RuntimeError: It cannot be told now.
         """
         if not self._guards:
             return
@@ -116,7 +116,7 @@ class Lease:
         """Give the lease back; who is the last to do so lets another ledger have it at once.
 
         Raises:
-            NoBroker, AMQPError, OSError, RuntimeError: The link is gone: the lease will expire.
+            ConnectionLost: The link is gone: the lease will expire.
         """
         if self._channel is None or self._queue is None or self._tag is None:
             return

@@ -17,7 +17,7 @@ from pamqp import commands
 
 from consumer import metrics
 from consumer.errors import OperatorError
-from consumer.rabbitmq.connection import ConnectionLost, NoBroker, connect, link_losses
+from consumer.rabbitmq.connection import BrokerUnavailable, ConnectionLost, connect, link_losses
 
 APP_ID = "call-consumer"
 DEADLINE_S = 5.0
@@ -31,10 +31,10 @@ LAST_TRIES_S = 2.0
 
 log = structlog.get_logger(__name__)
 
-Why = Literal["unroutable", "nacked", "timed_out", "disconnected"]
+FailureReason = Literal["unroutable", "nacked", "timed_out", "disconnected"]
 
 
-_HINTS: dict[Why, str] = {
+_HINTS: dict[FailureReason, str] = {
     "unroutable": "no queue takes it yet: start the worker once, it declares them",
     "nacked": "the queue is full or refuses it: see the broker",
     "timed_out": "the broker did not confirm in time: it may have arrived all the same",
@@ -43,16 +43,16 @@ _HINTS: dict[Why, str] = {
 
 
 class NotPublished(OperatorError):
-    """Raised when the broker did not confirm a message; *why* tells what happened to it.
+    """Raised when the broker did not confirm a message; *reason* tells what happened to it.
 
     ``unroutable``: no queue for it. ``nacked``: a queue refused it. ``timed_out`` and
     ``disconnected``: it may have arrived all the same.
     """
 
-    def __init__(self, why: Why, detail: str = "") -> None:
-        told = f"{why}: {detail}" if detail else why
-        super().__init__(f"not published ({told}): {_HINTS[why]}")
-        self.why = why
+    def __init__(self, reason: FailureReason, detail: str = "") -> None:
+        told = f"{reason}: {detail}" if detail else reason
+        super().__init__(f"not published ({told}): {_HINTS[reason]}")
+        self.reason = reason
 
 
 def build_message(
@@ -126,7 +126,7 @@ class Publisher:
         """Connect now, if that has not been done.
 
         Raises:
-            NoBroker: It cannot be done.
+            BrokerUnavailable: It cannot be done.
         """
         with link_losses():
             async with asyncio.timeout(self._deadline_s):
@@ -165,11 +165,11 @@ class Publisher:
                     needs_queue = not exchange if mandatory is None else mandatory
                     await _publish(channel, message, exchange, routing_key, mandatory=needs_queue)
         except NotPublished as error:
-            if error.why == "nacked" and not exchange:
+            if error.reason == "nacked" and not exchange:
                 await self._renew(channel)
             raise
-        except NoBroker as error:
-            await self._give_up(channel)
+        except BrokerUnavailable as error:
+            await self._abandon(channel)
             if isinstance(error.__cause__, TimeoutError):
                 raise NotPublished("timed_out", routing_key) from None
             raise NotPublished("disconnected", str(error)) from None
@@ -217,11 +217,14 @@ class Publisher:
                 await self.publish(message, exchange, routing_key)
             except NotPublished as error:
                 self._failing_since = self._failing_since or time.monotonic()
-                metrics.PUBLISH_FAILURES.labels(error.why).inc()
-                if error.why == "nacked" and not exchange:
+                metrics.PUBLISH_FAILURES.labels(error.reason).inc()
+                if error.reason == "nacked" and not exchange:
                     self._on_full(routing_key)
                 log.warning(
-                    "publish.failed", routing_key=routing_key, why=error.why, retry_s=backoff_s
+                    "publish.failed",
+                    routing_key=routing_key,
+                    reason=error.reason,
+                    retry_s=backoff_s,
                 )
                 await asyncio.sleep(backoff_s)
                 just_begun = self.stuck_s < LONGEST_BACKOFF_S
@@ -235,7 +238,7 @@ class Publisher:
         """Return how many messages are ready in each of *queues* that is there.
 
         Raises:
-            NoBroker: It cannot be told now.
+            BrokerUnavailable: It cannot be told now.
         """
         with link_losses():
             async with asyncio.timeout(self._deadline_s):
@@ -245,7 +248,7 @@ class Publisher:
         await self._open()
         connection = self._connection  # which a failed publish may give up meanwhile
         if connection is None:
-            raise NoBroker("the connection is gone")
+            raise BrokerUnavailable("the connection is gone")
         found = {}
         for name in queues:
             channel = await connection.channel()
@@ -257,12 +260,12 @@ class Publisher:
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._give_up(self._channel)
+        await self._abandon(self._channel)
 
     async def _open(self) -> AbstractChannel:
         async with self._opening:
             if self._channel is None or self._channel.is_closed:
-                await self._give_up(self._channel)
+                await self._abandon(self._channel)
                 self._connection = await connect(self._url, "publisher")
                 self._channel = await self._connection.channel(on_return_raises=True)
             return self._channel
@@ -277,14 +280,14 @@ class Publisher:
         if channel is not self._channel or now - self._renewed_at < self._deadline_s:
             return
         self._renewed_at = now
-        with suppress(NoBroker), link_losses():
+        with suppress(BrokerUnavailable), link_losses():
             if self._retired is not None:
                 await self._retired.close()
             if self._connection is not None:
                 anew = await self._connection.channel(on_return_raises=True)
                 self._retired, self._channel = channel, anew
 
-    async def _give_up(self, channel: AbstractChannel | None) -> None:
+    async def _abandon(self, channel: AbstractChannel | None) -> None:
         """Close *channel*'s connection, unless another failure has done so already."""
         if channel is None or channel is not self._channel or self._connection is None:
             return

@@ -14,7 +14,7 @@ RETRY_S = 1.0
 log = structlog.get_logger(__name__)
 
 
-class Intake:
+class Subscription:
     """The consumer of a FastStream subscriber, to be stopped, resumed and slowed down.
 
     FastStream's own `stop` marks the subscriber stopped before it cancels the consumer; what
@@ -37,7 +37,7 @@ class Intake:
         self._failing = False
 
     @property
-    def held_by(self) -> set[str]:
+    def paused_by(self) -> set[str]:
         """Why no messages are taken, if anything speaks against it."""
         return set(self._reasons)
 
@@ -51,21 +51,21 @@ class Intake:
         channel = getattr(underlay, "channel", None)
         return channel is not None and not channel.is_closed and tag in channel.consumers
 
-    def hold(self, reason: str) -> None:
+    def pause(self, reason: str) -> None:
         """Take no more messages, until *reason* is released."""
         if reason not in self._reasons:
             self._reasons.add(reason)
             self._changed.set()
-            log.warning("intake.held", reason=reason)
+            log.warning("subscription.paused", reason=reason)
 
-    def release(self, reason: str) -> None:
+    def resume(self, reason: str) -> None:
         """Take messages again, unless something else speaks against it."""
         if reason in self._reasons:
             self._reasons.discard(reason)
             self._changed.set()
-            log.info("intake.released", reason=reason, still_held_by=sorted(self._reasons))
+            log.info("subscription.resumed", reason=reason, still_held_by=sorted(self._reasons))
 
-    def limit(self, prefetch: int | None) -> None:
+    def set_prefetch(self, prefetch: int | None) -> None:
         """Take at most so many messages at once; None for as many as at first."""
         self._wanted = prefetch or self._full
         self._changed.set()
@@ -93,7 +93,7 @@ class Intake:
             except ConnectionLost as error:
                 # The link is down: aio-pika is restoring it, and perhaps the consumer too.
                 if not self._failing:
-                    log.warning("intake.retry", reason=str(error))
+                    log.warning("subscription.retry", reason=str(error))
                 self._failing = True
                 await asyncio.sleep(RETRY_S)
                 self._stale = self._stale or isinstance(error.__cause__, TimeoutError)
@@ -106,7 +106,7 @@ class Intake:
             with link_losses():
                 await self._align()
         except ConnectionLost as error:
-            log.info("intake.lost", reason=str(error))
+            log.info("subscription.lost", reason=str(error))
 
     async def _align(self) -> None:
         queue = self._queue

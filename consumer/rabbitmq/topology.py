@@ -151,7 +151,7 @@ async def declare(url: str, topology: Topology, *, check_only: bool = False) -> 
     the queue to the channel that declared it.
 
     Raises:
-        NoBroker: The broker cannot be reached.
+        BrokerUnavailable: The broker cannot be reached.
         WrongTopology: Something exists with other arguments, is missing, or is forbidden.
     """
     connection = await connect(url, "topology")
@@ -203,7 +203,7 @@ async def bind_over(connection: AbstractConnection, topology: Topology) -> None:
     """Make sure that requests reach their queue; nothing is to be done where we may not.
 
     Raises:
-        NoBroker, AMQPError, OSError, RuntimeError: It cannot be done now.
+        BrokerUnavailable, AMQPError, OSError, RuntimeError: It cannot be done now.
     """
     async with plain_channel(connection) as channel:
         requests = await channel.get_queue(topology.requests.name, ensure=False)
@@ -215,7 +215,7 @@ async def missing_from(connection: AbstractConnection, topology: Topology) -> li
     """Name what is not there; what this user may not see counts as there.
 
     Raises:
-        NoBroker, AMQPError, OSError, RuntimeError: It cannot be told now.
+        BrokerUnavailable, AMQPError, OSError, RuntimeError: It cannot be told now.
     """
     missing = []
     to_see = [("queue", name) for name in topology.names] + [("exchange", topology.exchange)]

@@ -649,7 +649,7 @@ STATUSES: dict[str, tuple[int, Outcome]] = {
     "100": (100, Unsure(Failure("HTTP_100", NO_CODE, 100))),
     "304": (
         304,
-        Refused(Failure("HTTP_304", "the portal moved: mend CALLS_BITRIX24_URL", 304), "portal"),
+        Refused(Failure("HTTP_304", "the portal moved: fix CALLS_BITRIX24_URL", 304), "portal"),
     ),
     "400": (400, Refused(Failure("HTTP_400", NO_CODE, 400), "portal")),
     "401": (401, Refused(Failure("HTTP_401", ASTRAY, 401), "portal")),
@@ -688,18 +688,18 @@ def test_an_unknown_text_is_no_code_so_the_status_decides(status: int) -> None:
 MOVES: dict[str, tuple[dict[str, str], str]] = {
     "with an address": (
         {"location": "https://new.bitrix24.com/rest/1/s3cr3t/voximplant.infocall.startwithtext"},
-        "the portal moved to https://new.bitrix24.com: mend CALLS_BITRIX24_URL",
+        "the portal moved to https://new.bitrix24.com: fix CALLS_BITRIX24_URL",
     ),
     "with a password and a port": (
         {"location": "https://me:s3cr3t@new.bitrix24.com:8443/rest/"},
-        "the portal moved to https://new.bitrix24.com: mend CALLS_BITRIX24_URL",
+        "the portal moved to https://new.bitrix24.com: fix CALLS_BITRIX24_URL",
     ),
     "to another path": (
         {"location": "/rest/1/s3cr3t/"},
-        "the portal moved: mend CALLS_BITRIX24_URL",
+        "the portal moved: fix CALLS_BITRIX24_URL",
     ),
-    "nowhere": ({}, "the portal moved: mend CALLS_BITRIX24_URL"),
-    "to nonsense": ({"location": "::::"}, "the portal moved: mend CALLS_BITRIX24_URL"),
+    "nowhere": ({}, "the portal moved: fix CALLS_BITRIX24_URL"),
+    "to nonsense": ({"location": "::::"}, "the portal moved: fix CALLS_BITRIX24_URL"),
 }
 
 
@@ -717,7 +717,7 @@ def test_a_redirect_to_an_address_that_cannot_be_read_is_refused() -> None:
     outcome = read_response(302, b"", {"location": "http://[::1"})
 
     assert outcome == Refused(
-        Failure("HTTP_302", "the portal moved: mend CALLS_BITRIX24_URL", 302), "portal"
+        Failure("HTTP_302", "the portal moved: fix CALLS_BITRIX24_URL", 302), "portal"
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 from yarl import URL
 
 from consumer.demo import broker as devbroker
-from consumer.demo.broker import NoBroker, PrivateNode
+from consumer.demo.broker import BrokerUnavailable, PrivateNode
 from consumer.demo.private_node import SIGNALS, refusal, signals_held
 
 needs_server = pytest.mark.skipif(
@@ -89,7 +89,7 @@ def test_a_named_broker_that_does_not_answer_is_an_error_without_its_password(
     monkeypatch.setattr(devbroker, "NAMED_WITHIN_S", 0)
     monkeypatch.setenv("TEST_RABBITMQ_URL", url)
 
-    with pytest.raises(NoBroker, match="TEST_RABBITMQ_URL: no login at") as raised:
+    with pytest.raises(BrokerUnavailable, match="TEST_RABBITMQ_URL: no login at") as raised:
         expect_none(said)
 
     assert "hush" not in f"{raised.value} {said}"
@@ -108,7 +108,7 @@ def test_without_any_way_the_error_names_all_four(
 ) -> None:
     monkeypatch.setenv("PATH", "")
 
-    with pytest.raises(NoBroker) as raised:
+    with pytest.raises(BrokerUnavailable) as raised:
         expect_none(said)
 
     for way in ("TEST_RABBITMQ_URL", "Docker", "rabbitmq-server is installed", "apt-get"):
@@ -186,7 +186,7 @@ def test_a_private_node_that_does_not_start_shows_its_log_and_leaves_nothing(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr("consumer.demo.private_node.START_WITHIN_S", 0)
 
-    with pytest.raises(NoBroker, match="ConnectionRefusedError\nthe end of its log:"):
+    with pytest.raises(BrokerUnavailable, match="ConnectionRefusedError\nthe end of its log:"):
         expect_none(said)
 
     assert said == [f"starting a private node of {devbroker.find_server()}"]

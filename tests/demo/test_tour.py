@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from consumer.cli import main as cli
 from consumer.demo import tour as demo
-from consumer.demo.environment import DemoFailed, Stage, staged, stay
+from consumer.demo.environment import DemoEnvironment, DemoFailed, demo_environment, stay
 from consumer.demo.tour import Account, Request, account, meaning_of
 from consumer.messages import STARTED
 from consumer.rabbitmq.topology import build_topology
@@ -328,15 +328,17 @@ def test_without_a_broker_the_demo_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def stage(tmp_path: Path) -> Iterator[DemoEnvironment]:
     log = tmp_path / "worker.log"
     log.write_text("".join(f"line {n}\n" for n in range(20)))
     settings = {"CALLS_RABBITMQ_URL": "amqp://", "CALLS_BITRIX24_URL": "http://127.0.0.1:1/rest/"}
     with subprocess.Popen(["/bin/true"]) as worker:
-        yield Stage(settings, build_topology("calls", "call.requested", (1,)), worker, log)
+        yield DemoEnvironment(
+            settings, build_topology("calls", "call.requested", (1,)), worker, log
+        )
 
 
-def test_a_worker_that_ends_ends_the_kept_demo(stage: Stage) -> None:
+def test_a_worker_that_ends_ends_the_kept_demo(stage: DemoEnvironment) -> None:
     with pytest.raises(
         DemoFailed, match=r"the worker has ended\. The end of worker\.log:\nline 10"
     ):
@@ -344,7 +346,7 @@ def test_a_worker_that_ends_ends_the_kept_demo(stage: Stage) -> None:
 
 
 def test_what_does_not_add_up_ends_with_the_workers_log_and_exit_1(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: DemoEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def play(*_: object) -> bool:
         return False
@@ -359,12 +361,12 @@ def test_what_does_not_add_up_ends_with_the_workers_log_and_exit_1(
 
 
 def test_signals_mean_again_what_they_meant_before(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: DemoEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumer.demo.environment.set_up", lambda _: stage)
     before = signal.getsignal(signal.SIGTERM)
 
-    with pytest.raises(KeyboardInterrupt), staged():
+    with pytest.raises(KeyboardInterrupt), demo_environment():
         signal.raise_signal(signal.SIGTERM)
 
     assert signal.getsignal(signal.SIGTERM) == before

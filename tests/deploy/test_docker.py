@@ -20,7 +20,14 @@ from yarl import URL
 
 from consumer.demo.private_node import PrivateNode, find_server
 from consumer.messages import FAILED, REQUESTED, STARTED
-from consumer.operations.dead_letters import Choice, DeadLetter, Replay, give_up, look, send_back
+from consumer.operations.dead_letters import (
+    Choice,
+    DeadLetter,
+    Replay,
+    discard_letters,
+    look,
+    send_back,
+)
 from consumer.operations.upstream import listening, publish_requests
 from consumer.rabbitmq.topology import declare, topology_of
 from consumer.settings import Settings, read_settings
@@ -308,7 +315,7 @@ async def test_with_these_rights_requests_go_all_the_way(
         await send_back(as_operator, TOPOLOGY, letters, Replay(), lambda _: asyncio.sleep(0))
         heard.append(await anext(events))
         letters = await dead_letters(as_operator, 1)
-        await give_up(as_operator, TOPOLOGY, letters, lambda _: None)
+        await discard_letters(as_operator, TOPOLOGY, letters, lambda _: None)
         left = await dead_letters(as_operator, 0)
 
     assert sorted((event["type"], event["attempt"], event["replay"]) for event in heard) == [

@@ -236,7 +236,7 @@ async def test_a_worker_waits_for_it_and_then_dials_once(
         monkeypatch.setattr(store, "ANSWER_WITHIN_S", 0.3)
         database_link.flows.clear()
         asked = [await bench.ask() for _ in range(3)]
-        await bench.until(lambda: "ledger" in app.intake.held_by)
+        await bench.until(lambda: "ledger" in app.subscription.paused_by)
         assert len(portal.calls) == 1
         database_link.flows.set()
         database_link.cut()
@@ -301,4 +301,4 @@ async def test_check_says_how_it_is_and_makes_nothing(bench: Bench, database_url
     assert before == still
     assert (before.state, "makes it" in before.detail) == ("ok", True)
     assert (after.state, after.detail) == ("ok", "PostgreSQL is writable")
-    assert (wrong.state, "CALLS_LEDGER_URL" in wrong.mend) == ("wrong", True)
+    assert (wrong.state, "CALLS_LEDGER_URL" in wrong.fix) == ("wrong", True)

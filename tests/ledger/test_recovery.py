@@ -7,7 +7,7 @@ import pytest
 
 from consumer.ledger import LedgerDown
 from consumer.ledger.recovery import Recovery
-from tests.fakes import FakeIntake
+from tests.fakes import FakeSubscription
 
 
 class FakeLedger:
@@ -26,15 +26,15 @@ class FakeLedger:
 async def test_all_wait_and_one_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumer.ledger.recovery.RETRY_S", 0.0)
     ledger: Any = FakeLedger(failures=3)
-    intake = FakeIntake()
-    recovery = Recovery(ledger, intake)
+    subscription = FakeSubscription()
+    recovery = Recovery(ledger, subscription)
 
     waiting = [asyncio.create_task(recovery.wait(LedgerDown("busy"))) for _ in range(5)]
     await asyncio.sleep(0)
-    assert intake.held_by == {"ledger"}
+    assert subscription.paused_by == {"ledger"}
     await asyncio.gather(*waiting)
 
-    assert intake.held_by == set()
+    assert subscription.paused_by == set()
     assert ledger.tries == 4
 
 
@@ -43,8 +43,8 @@ async def test_the_intake_is_released_though_nobody_waits_any_more(
 ) -> None:
     monkeypatch.setattr("consumer.ledger.recovery.RETRY_S", 0.0)
     ledger: Any = FakeLedger(failures=3)
-    intake = FakeIntake()
-    recovery = Recovery(ledger, intake)
+    subscription = FakeSubscription()
+    recovery = Recovery(ledger, subscription)
 
     waiting = asyncio.create_task(recovery.wait(LedgerDown("busy")))
     await asyncio.sleep(0)
@@ -52,4 +52,4 @@ async def test_the_intake_is_released_though_nobody_waits_any_more(
     for _ in range(20):
         await asyncio.sleep(0)
 
-    assert intake.held_by == set()
+    assert subscription.paused_by == set()

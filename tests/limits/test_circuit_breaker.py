@@ -64,19 +64,19 @@ def test_only_what_is_no_requests_fault_counts(
 
 
 class Door:
-    """An intake that only remembers what it was told."""
+    """An subscription that only remembers what it was told."""
 
     def __init__(self) -> None:
         self.told: list[object] = []
         self.opened = asyncio.Event()
 
-    def hold(self, reason: str) -> None:
+    def pause(self, reason: str) -> None:
         self.told.append(f"hold {reason}")
 
-    def limit(self, prefetch: int | None) -> None:
+    def set_prefetch(self, prefetch: int | None) -> None:
         self.told.append(prefetch)
 
-    def release(self, reason: str) -> None:
+    def resume(self, reason: str) -> None:
         self.told.append(f"release {reason}")
         self.opened.set()
 

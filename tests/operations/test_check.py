@@ -1,4 +1,4 @@
-"""`check` names what is wrong and what mends it, and changes nothing."""
+"""`check` names what is wrong and what fixes it, and changes nothing."""
 
 import sqlite3
 from collections.abc import Callable
@@ -44,7 +44,7 @@ async def test_what_is_missing_where_a_worker_has_run_is_wrong(bench: Bench) -> 
     for item in (f"queue {bench.queue}.delay.2s", f"exchange {bench.exchange}"):
         assert found[item].state == "wrong"
         assert "does not exist" in found[item].detail
-        assert "start a worker" in found[item].mend
+        assert "start a worker" in found[item].fix
 
 
 async def test_looking_declares_nothing_and_makes_no_ledger(bench: Bench, tmp_path: Path) -> None:
@@ -93,21 +93,21 @@ BROKEN: dict[str, tuple[dict[str, object], dict[str, object], str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("settings", "switches", "item", "mend"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(("settings", "switches", "item", "fix"), BROKEN.values(), ids=BROKEN)
 async def test_each_thing_that_is_wrong_is_named_with_what_mends_it(
     bench: Bench,
     portal: SandboxPortal,
     settings: dict[str, object],
     switches: dict[str, object],
     item: str,
-    mend: str,
+    fix: str,
 ) -> None:
     portal.patch(switches)
 
     found = (await findings(bench, **settings))[item]
 
     assert found.state in {"wrong", "warning"}
-    assert mend in f"{found.detail} {found.mend}"
+    assert fix in f"{found.detail} {found.fix}"
 
 
 async def test_a_queue_declared_otherwise_is_named_with_its_argument(bench: Bench) -> None:
@@ -118,7 +118,7 @@ async def test_a_queue_declared_otherwise_is_named_with_its_argument(bench: Benc
 
     assert found.state == "wrong"
     assert "x-queue-type" in found.detail or "type" in found.detail
-    assert "delete_queue otherwise" in found.mend
+    assert "delete_queue otherwise" in found.fix
 
 
 async def test_dead_letters_and_workers_are_counted(bench: Bench) -> None:
@@ -128,7 +128,7 @@ async def test_dead_letters_and_workers_are_counted(bench: Bench) -> None:
 
     assert found["workers"].detail == "1 registered, 0 requests wait"
     assert (found["dead letters"].state, found["dead letters"].detail) == ("warning", "1")
-    assert "dlq stats" in found["dead letters"].mend
+    assert "dlq stats" in found["dead letters"].fix
 
 
 async def test_a_ledger_that_the_workers_do_not_use_is_named(bench: Bench, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ async def test_a_ledger_that_the_workers_do_not_use_is_named(bench: Bench, tmp_p
         found = (await findings(bench, ledger_url=f"sqlite:///{tmp_path}/other.db"))["ledger"]
 
     assert same.state == "ok"
-    assert (found.state, "CALLS_LEDGER_URL" in found.mend) == ("wrong", True)
+    assert (found.state, "CALLS_LEDGER_URL" in found.fix) == ("wrong", True)
 
 
 async def test_a_broker_that_is_too_old_is_named(
@@ -151,7 +151,7 @@ async def test_a_broker_that_is_too_old_is_named(
 
     found = (await findings(bench))["broker"]
 
-    assert (found.state, "upgrade" in found.mend) == ("wrong", True)
+    assert (found.state, "upgrade" in found.fix) == ("wrong", True)
 
 
 async def test_a_ledger_of_a_newer_version_is_named(bench: Bench, tmp_path: Path) -> None:

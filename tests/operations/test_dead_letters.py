@@ -18,13 +18,13 @@ from consumer.operations.dead_letters import (
     DeadLetter,
     Groups,
     Replay,
-    give_up,
+    discard_letters,
     look,
     masked,
     send_back,
 )
-from consumer.rabbitmq.browser import InOtherHands, TakenBack, in_hand
-from consumer.rabbitmq.connection import NoBroker
+from consumer.rabbitmq.browser import DeliveriesReturned, QueueBusy, browse
+from consumer.rabbitmq.connection import BrokerUnavailable
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal
 from tests.conftest import Bench, Command, Link
@@ -109,7 +109,7 @@ async def test_a_lost_link_ends_a_look_with_an_error_and_loses_nothing(
     await anext(looking)
     link.cut()
 
-    with pytest.raises(NoBroker, match="broke"):
+    with pytest.raises(BrokerUnavailable, match="broke"):
         await anext(looking)
 
     assert sorted(letter.id for letter in await letters(bench)) == ids
@@ -211,7 +211,7 @@ async def test_two_operators_at_once_dial_each_request_once(
 
     # Whoever comes while the other has all in hand is told so, and says it again.
     for outcome in await asyncio.gather(sent_back(bench), sent_back(bench), return_exceptions=True):
-        assert isinstance(outcome, list | InOtherHands)
+        assert isinstance(outcome, list | QueueBusy)
     if await letters(bench):
         await sent_back(bench)
     async with bench.running():
@@ -235,9 +235,9 @@ async def test_a_link_that_breaks_between_two_of_them_is_said(
     acting = (
         send_back(link.url, topology, keys, Replay(), cut)
         if act == "replay"
-        else give_up(link.url, topology, keys, lambda _: link.cut())
+        else discard_letters(link.url, topology, keys, lambda _: link.cut())
     )
-    with pytest.raises(NoBroker, match="what was in hand went back"):
+    with pytest.raises(BrokerUnavailable, match="what was in hand went back"):
         await acting
     assert len(await letters(bench)) == 3
 
@@ -250,7 +250,7 @@ async def test_what_the_broker_takes_back_meanwhile_is_said_with_its_cause(bench
         await bench.channel.queue_delete(f"{bench.queue}.dlq")
         await asyncio.sleep(0.2)  # until the broker has told the other one, too
 
-    with pytest.raises(TakenBack, match="the queue is gone"):
+    with pytest.raises(DeliveriesReturned, match="the queue is gone"):
         await send_back(
             bench.given["rabbitmq_url"], topology_of(bench.settings()), keys, Replay(), delete
         )
@@ -264,7 +264,7 @@ async def test_exactly_as_many_copies_are_taken_as_were_named(bench: Bench) -> N
     keys = [letter.key for letter in await letters(bench)]
     gone: list[str] = []
 
-    await give_up(
+    await discard_letters(
         bench.given["rabbitmq_url"],
         topology_of(bench.settings()),
         keys[:2],
@@ -299,7 +299,7 @@ async def test_a_letter_with_the_same_message_id_is_another_one(
         await bench.channel.default_exchange.publish(message, f"{bench.queue}.dlq")
     innocent, guilty = await letters(bench)
 
-    await give_up(
+    await discard_letters(
         bench.given["rabbitmq_url"], topology_of(bench.settings()), [guilty.key], lambda _: None
     )
 
@@ -358,8 +358,8 @@ async def test_a_look_ends_though_somebody_takes_what_it_puts_back(
     queue = await bench.channel.get_queue(name)
     taken: asyncio.Queue[object] = asyncio.Queue()
 
-    async with in_hand(bench.given["rabbitmq_url"], name) as hand:
-        assert len([message async for message in hand.messages()]) == 3
+    async with browse(bench.given["rabbitmq_url"], name) as browser:
+        assert len([message async for message in browser.messages()]) == 3
         await queue.consume(taken.put, no_ack=True)
 
     await bench.until(lambda: taken.qsize() == 3)
@@ -370,7 +370,7 @@ async def test_given_up_is_gone_and_was_shown_before(bench: Bench) -> None:
     seen: list[str] = []
     chosen = {letter.key for letter in await letters(bench, Choice(ids=ids[1:3]))}
 
-    await give_up(
+    await discard_letters(
         bench.given["rabbitmq_url"],
         topology_of(bench.settings()),
         chosen,
@@ -459,8 +459,8 @@ async def test_a_look_while_all_are_in_other_hands_says_so(bench: Bench) -> None
     await fill(bench, 5)
     topology = topology_of(bench.settings())
 
-    async with in_hand(bench.given["rabbitmq_url"], topology.dead_letters.name) as hand:
-        await anext(hand.messages())
+    async with browse(bench.given["rabbitmq_url"], topology.dead_letters.name) as browser:
+        await anext(browser.messages())
         listed = await said(bench, "dlq", "list")
         replayed = await said(bench, "dlq", "replay", "--all")
 

@@ -17,8 +17,8 @@ from yarl import URL
 from consumer.demo import broker as devbroker
 from consumer.rabbitmq import connection as broker
 from consumer.rabbitmq.connection import (
+    BrokerUnavailable,
     LoginRefused,
-    NoBroker,
     address_of,
     addresses_of,
     connect,
@@ -76,7 +76,7 @@ async def test_what_is_no_broker_is_told_apart(scheme: str, word: bytes, told: s
     server = await asyncio.start_server(answer, "127.0.0.1")
     address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
-        with pytest.raises(NoBroker, match=told.replace("ADDRESS", address)):
+        with pytest.raises(BrokerUnavailable, match=told.replace("ADDRESS", address)):
             await connect(f"{scheme}://u:{WRONG_PASSWORD}@{address}/", "test")
 
 
@@ -97,7 +97,7 @@ UNREACHABLE: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize(("url", "told"), UNREACHABLE.values(), ids=UNREACHABLE)
 async def test_why_nobody_can_be_reached_is_said(url: str, told: str) -> None:
-    with pytest.raises(NoBroker, match=f"no broker answers at {told}") as caught:
+    with pytest.raises(BrokerUnavailable, match=f"no broker answers at {told}") as caught:
         await connect(url, "test")
 
     assert not isinstance(caught.value, LoginRefused)
@@ -114,7 +114,7 @@ async def test_a_broker_that_does_not_answer_is_given_up(monkeypatch: pytest.Mon
 
     server = await asyncio.start_server(silent, "127.0.0.1")
     async with server:
-        with pytest.raises(NoBroker, match="no answer in time"):
+        with pytest.raises(BrokerUnavailable, match="no answer in time"):
             await connect(f"amqp://u:p@127.0.0.1:{server.sockets[0].getsockname()[1]}/", "test")
 
     assert asked.is_set()
@@ -126,12 +126,16 @@ async def test_a_certificate_counts_only_if_it_is_trusted_and_the_hosts_own(
     authority = Authority(tmp_path)
     async with linked(rabbitmq_url, authority.server("IP:127.0.0.1")) as link:
         url = str(URL(link.url).with_scheme("amqps"))
-        with pytest.raises(NoBroker, match=r"its certificate is not trusted: .*SSL_CERT_FILE"):
+        with pytest.raises(
+            BrokerUnavailable, match=r"its certificate is not trusted: .*SSL_CERT_FILE"
+        ):
             await connect(url, "test")
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
         async with await connect(url, "test") as connection:
             assert not connection.is_closed
-        with pytest.raises(NoBroker, match="its certificate is for another host name: Hostname"):
+        with pytest.raises(
+            BrokerUnavailable, match="its certificate is for another host name: Hostname"
+        ):
             await connect(str(URL(url).with_host("localhost")), "test")
 
 
@@ -176,7 +180,7 @@ async def test_only_if_all_brokers_refuse_the_login_is_it_of_no_use_to_try_again
     refuses = str(URL(rabbitmq_url).with_password(WRONG_PASSWORD))
     with pytest.raises(LoginRefused):
         await connect(f"{refuses},{refuses}", "test")
-    with pytest.raises(NoBroker) as caught:
+    with pytest.raises(BrokerUnavailable) as caught:
         await connect(f"{refuses},amqp://u:p@127.0.0.1:9/", "test")
 
     assert not isinstance(caught.value, LoginRefused)
@@ -225,7 +229,7 @@ async def test_who_is_cancelled_while_connecting_is_cancelled(rabbitmq_url: str)
 async def test_what_aiormq_throws_into_a_call_over_a_lost_link_gets_a_name(
     thrown: BaseException,
 ) -> None:
-    with pytest.raises(NoBroker, match="the link to the broker broke"), link_losses():
+    with pytest.raises(BrokerUnavailable, match="the link to the broker broke"), link_losses():
         raise thrown
 
 
@@ -249,11 +253,11 @@ async def test_who_is_cancelled_during_a_call_over_the_link_is_cancelled() -> No
 
 # What a real broker refuses, in its own words
 
-REFUSALS: dict[str, tuple[dict[str, str], type[NoBroker], str]] = {
+REFUSALS: dict[str, tuple[dict[str, str], type[BrokerUnavailable], str]] = {
     "wrong password": (
         {"password": WRONG_PASSWORD},
         LoginRefused,
-        r"the user or the password \(ACCESS_REFUSED - .*\): mend CALLS_RABBITMQ_URL",
+        r"the user or the password \(ACCESS_REFUSED - .*\): fix CALLS_RABBITMQ_URL",
     ),
     "no such virtual host": (
         {"path": "/no-such"},
@@ -267,12 +271,12 @@ REFUSALS: dict[str, tuple[dict[str, str], type[NoBroker], str]] = {
     ),
     "virtual host is full": (
         {"path": "/full"},
-        NoBroker,
+        BrokerUnavailable,
         r"'full' refused .*: connection limit \(0\) is reached: raise that limit",
     ),
     "user is full": (
         {"user": "many", "password": "many"},
-        NoBroker,
+        BrokerUnavailable,
         r"user 'many': user connection limit \(0\) is reached: raise that limit",
     ),
 }
@@ -299,13 +303,15 @@ def guarded_url() -> Iterator[str]:
 
 @pytest.mark.parametrize(("change", "kind", "told"), REFUSALS.values(), ids=REFUSALS)
 async def test_the_brokers_own_words_are_passed_on(
-    guarded_url: str, change: dict[str, str], kind: type[NoBroker], told: str
+    guarded_url: str, change: dict[str, str], kind: type[BrokerUnavailable], told: str
 ) -> None:
     url = URL(guarded_url)
     for part, value in change.items():
         url = getattr(url, f"with_{part}")(value)
 
-    with pytest.raises(NoBroker, match=f"the broker at 127.0.0.1:{url.port} refuses.*{told}") as no:
+    with pytest.raises(
+        BrokerUnavailable, match=f"the broker at 127.0.0.1:{url.port} refuses.*{told}"
+    ) as no:
         await connect(str(url), "test")
 
     assert type(no.value) is kind
@@ -395,7 +401,7 @@ def test_run_says_in_one_line_that_the_password_is_wrong(
     assert told == (
         f"Error: the broker at {url.host}:{url.port} refuses the user or the password"
         " (ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN."
-        " For details see the broker logfile): mend CALLS_RABBITMQ_URL\n"
+        " For details see the broker logfile): fix CALLS_RABBITMQ_URL\n"
     )
 
 

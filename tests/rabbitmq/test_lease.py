@@ -60,7 +60,7 @@ async def test_a_second_ledger_dials_nothing_and_says_so(
             await first.connection.close()  # it loses its link in mid-call
             await asyncio.sleep(2.5)  # two tries of the second to take the lease
 
-            assert not second.intake.consuming
+            assert not second.subscription.consuming
             assert foreign.dialled("+12025550101") == 1
         foreign.may_answer.set()
 
@@ -71,8 +71,8 @@ async def test_a_second_ledger_dials_nothing_and_says_so(
 async def test_workers_with_one_ledger_share_the_lease(bench: Bench) -> None:
     async with bench.running() as first:
         async with bench.running() as second:
-            assert first.intake.consuming
-            assert second.intake.consuming
+            assert first.subscription.consuming
+            assert second.subscription.consuming
 
         assert await exists(bench)
         await bench.event(await bench.ask())
@@ -96,7 +96,7 @@ async def test_who_died_without_order_is_waited_for(
     async with starting(bench) as app:
         await bench.until(lambda: not app.parts()["ledger"].ok)
 
-        await bench.until(lambda: app.intake.consuming)
+        await bench.until(lambda: app.subscription.consuming)
 
 
 async def test_what_another_ledgers_worker_had_in_hand_is_in_doubt(
@@ -123,10 +123,10 @@ async def test_a_lost_link_does_not_lose_the_lease(bench: Bench, link: Link) -> 
         link.cut()
         async with starting(bench, ledger_url="sqlite://") as second:
             await bench.until(lambda: not second.parts()["ledger"].ok)
-            await bench.until(lambda: first.intake.consuming)
+            await bench.until(lambda: first.subscription.consuming)
 
             await bench.event(await bench.ask())
-            assert not second.intake.consuming
+            assert not second.subscription.consuming
 
 
 async def test_who_loses_the_lease_to_another_takes_no_more(
@@ -139,7 +139,9 @@ async def test_who_loses_the_lease_to_another_takes_no_more(
         await bench.channel.queue_delete(other.name)
         await take_over(bench, app)
 
-        await bench.until(lambda: app.intake.held_by == {"lease"} and not app.intake.consuming)
+        await bench.until(
+            lambda: app.subscription.paused_by == {"lease"} and not app.subscription.consuming
+        )
         assert "uses another ledger" in app.parts()["ledger"].detail
         await bench.channel.queue_delete(other.name)
         await bench.event(await bench.ask())
@@ -149,7 +151,7 @@ async def take_over(bench: Bench, app: App) -> None:
     """Take the lease for another ledger, in as many tries as that needs."""
     other = lease_queue(bench.queue, "another")
     async with asyncio.timeout(10), await aio_pika.connect(bench.given["rabbitmq_url"]) as again:
-        while "lease" not in app.intake.held_by:
+        while "lease" not in app.subscription.paused_by:
             channel = await again.channel()
             with suppress(ChannelPreconditionFailed):
                 await channel.queue_delete(other.name)
@@ -163,7 +165,7 @@ async def test_a_lease_that_cannot_be_renewed_is_no_right_to_dial(
     async with bench.running(rabbitmq_url=link.url) as app:
         monkeypatch.setattr(lease, "VALID_S", 0.0)
 
-        await bench.until(lambda: "lease" in app.intake.held_by)
+        await bench.until(lambda: "lease" in app.subscription.paused_by)
 
         monkeypatch.setattr(lease, "VALID_S", 90.0)
         await bench.event(await bench.ask())

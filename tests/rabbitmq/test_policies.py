@@ -16,8 +16,15 @@ from consumer.demo.broker import PrivateNode
 from consumer.messages import REQUESTED
 from consumer.metrics import REGISTRY
 from consumer.operations.check import check
-from consumer.operations.dead_letters import Choice, DeadLetter, Replay, give_up, look, send_back
-from consumer.rabbitmq.connection import NoBroker
+from consumer.operations.dead_letters import (
+    Choice,
+    DeadLetter,
+    Replay,
+    discard_letters,
+    look,
+    send_back,
+)
+from consumer.rabbitmq.connection import BrokerUnavailable
 from consumer.rabbitmq.policies import Setting
 from consumer.rabbitmq.topology import topology_of
 from tests.conftest import Bench, linked
@@ -96,7 +103,7 @@ async def test_looking_destroys_nothing_whatever_the_delivery_limit(
         keys = [letter.key for letter in before]
         url, topology = bench.given["rabbitmq_url"], topology_of(bench.settings())
         gone: list[str] = []
-        await give_up(url, topology, keys[:5], lambda letter: gone.append(letter.id))
+        await discard_letters(url, topology, keys[:5], lambda letter: gone.append(letter.id))
         await send_back(url, topology, keys[5:10], Replay(), ignore)
 
         assert gone == expected[:5]
@@ -289,7 +296,7 @@ async def test_a_look_that_is_cut_short_destroys_nothing_either(
     with policy(node, {"delivery-limit": 0}):
         async with linked(bench.given["rabbitmq_url"]) as link:
             for _ in range(3):
-                with suppress(NoBroker):
+                with suppress(BrokerUnavailable):
                     async with aclosing(look(link.url, topology, Choice())) as looking:
                         await anext(looking)
                         link.cut()

@@ -74,7 +74,7 @@ async def test_a_queue_that_is_not_there_is_unroutable(publisher: Publisher, ben
     with pytest.raises(NotPublished) as caught:
         await publisher.publish(build_message(b"{}", {}), "", f"{bench.queue}.nowhere")
 
-    assert caught.value.why == "unroutable"
+    assert caught.value.reason == "unroutable"
     assert await works(publisher, bench)
 
 
@@ -86,7 +86,7 @@ async def test_a_request_that_no_queue_takes_is_unroutable(
             build_message(b"{}", {}), bench.exchange, "nobody.listens", mandatory=True
         )
 
-    assert caught.value.why == "unroutable"
+    assert caught.value.reason == "unroutable"
     assert await works(publisher, bench)
 
 
@@ -95,7 +95,7 @@ async def test_a_full_queue_that_refuses_is_nacked(publisher: Publisher, bench: 
     with pytest.raises(NotPublished) as caught:
         await publisher.publish(build_message(b"second", {}), "", full)
 
-    assert caught.value.why == "nacked"
+    assert caught.value.reason == "nacked"
     assert await works(publisher, bench)
 
 
@@ -117,7 +117,7 @@ async def test_a_broker_that_falls_silent_is_a_timeout(
     with pytest.raises(NotPublished) as caught:
         await publisher.publish(build_message(b"{}", {}), "", f"{bench.queue}.nowhere")
 
-    assert caught.value.why == "timed_out"
+    assert caught.value.reason == "timed_out"
     assert time.monotonic() - began_at < DEADLINE_S + 1.5
     link.flows.set()
     assert await works(publisher, bench)
@@ -130,7 +130,7 @@ async def test_a_broker_that_is_silent_from_the_first_is_no_success(
     with pytest.raises(NotPublished) as caught:
         await publisher.publish(build_message(b"{}", {}), "", f"{bench.queue}.nowhere")
 
-    assert caught.value.why in {"timed_out", "disconnected"}
+    assert caught.value.reason in {"timed_out", "disconnected"}
     link.flows.set()
     assert await works(publisher, bench)
 
@@ -148,7 +148,7 @@ async def test_a_link_that_breaks_is_disconnected(
     with pytest.raises(NotPublished) as caught:
         await publishing
 
-    assert caught.value.why == "disconnected"
+    assert caught.value.reason == "disconnected"
     link.flows.set()
     assert await works(publisher, bench)
 
@@ -158,7 +158,7 @@ async def test_nobody_at_the_address_is_disconnected() -> None:
     with pytest.raises(NotPublished) as caught:
         await publisher.publish(build_message(b"{}", {}), "", "x")
 
-    assert caught.value.why == "disconnected"
+    assert caught.value.reason == "disconnected"
     assert "canary5ecret" not in str(caught.value)
 
 
@@ -187,7 +187,7 @@ async def test_many_at_once_are_told_apart(bench: Bench) -> None:
         try:
             await publisher.publish(build_message(b"{}", {}), "", target)
         except NotPublished as error:
-            return error.why
+            return error.reason
         return ""
 
     expected = list(targets) * 50

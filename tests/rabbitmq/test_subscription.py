@@ -18,19 +18,19 @@ async def test_what_is_held_takes_nothing_until_the_last_reason_is_gone(
     bench: Bench, portal: SandboxPortal
 ) -> None:
     async with bench.running() as app:
-        app.intake.hold("one")
-        app.intake.hold("two")
-        app.intake.hold("two")
-        await app.intake.until_idle()
+        app.subscription.pause("one")
+        app.subscription.pause("two")
+        app.subscription.pause("two")
+        await app.subscription.until_idle()
         request_id = await bench.ask()
 
-        app.intake.release("one")
-        app.intake.release("never held")
-        assert app.intake.held_by == {"two"}
+        app.subscription.resume("one")
+        app.subscription.resume("never held")
+        assert app.subscription.paused_by == {"two"}
         assert await bench.count(bench.queue) == 1
         assert portal.calls == []
 
-        app.intake.release("two")
+        app.subscription.resume("two")
         await bench.event(request_id)
 
     assert len(portal.calls) == 1
@@ -39,12 +39,12 @@ async def test_what_is_held_takes_nothing_until_the_last_reason_is_gone(
 async def test_a_hold_that_is_over_at_once_changes_nothing(bench: Bench) -> None:
     async with bench.running() as app:
         for _ in range(20):
-            app.intake.hold("blink")
-            app.intake.release("blink")
+            app.subscription.pause("blink")
+            app.subscription.resume("blink")
             await asyncio.sleep(0)
         await bench.event(await bench.ask())
 
-        assert app.intake.consuming
+        assert app.subscription.consuming
 
 
 async def test_a_cut_link_is_restored_and_consumed_from(bench: Bench, link: Link) -> None:
@@ -54,7 +54,7 @@ async def test_a_cut_link_is_restored_and_consumed_from(bench: Bench, link: Link
             event = await bench.event(await bench.ask())
             assert event.message.type == "call.started"
 
-        await bench.until(lambda: app.intake.consuming)
+        await bench.until(lambda: app.subscription.consuming)
 
 
 async def test_a_hold_while_the_link_is_down_counts_when_it_is_back(
@@ -62,13 +62,13 @@ async def test_a_hold_while_the_link_is_down_counts_when_it_is_back(
 ) -> None:
     async with bench.running(rabbitmq_url=link.url) as app:
         link.cut()
-        app.intake.hold("for a while")
-        await bench.until(lambda: not app.intake.consuming)
+        app.subscription.pause("for a while")
+        await bench.until(lambda: not app.subscription.consuming)
         request_id = await bench.ask()
         await asyncio.sleep(2.5)  # aio-pika restores within a second, and a consumer with it
         assert portal.calls == []
 
-        app.intake.release("for a while")
+        app.subscription.resume("for a while")
         await bench.event(request_id)
 
     assert len(portal.calls) == 1
@@ -82,7 +82,7 @@ async def test_a_queue_that_is_deleted_and_declared_again_is_consumed_from(
         arguments = app.topology.requests.arguments
         await queue.delete(if_unused=False, if_empty=False)
         # RabbitMQ 3.10 takes a moment to tell, and tells nothing if the queue is back before.
-        await bench.until(lambda: not app.intake.consuming)
+        await bench.until(lambda: not app.subscription.consuming)
         again = await bench.channel.declare_queue(bench.queue, durable=True, arguments=arguments)
         await again.bind(bench.exchange, "call.requested")
 
@@ -93,10 +93,10 @@ async def test_what_was_not_begun_goes_back_when_the_intake_closes(
     bench: Bench, portal: SandboxPortal
 ) -> None:
     async with bench.running() as app:
-        await app.intake.close()
+        await app.subscription.close()
         await bench.ask()
 
-        assert not app.intake.consuming
+        assert not app.subscription.consuming
     assert await bench.count(bench.queue) == 1
     assert portal.calls == []
 
@@ -114,14 +114,14 @@ async def test_a_listener_that_refuses_everything_neither_stops_nor_floods(
 
     async with bench.running() as app:
         first = await bench.ask()
-        await bench.until(lambda: "publishing" in app.intake.held_by)
-        await app.intake.until_idle()
+        await bench.until(lambda: "publishing" in app.subscription.paused_by)
+        await app.subscription.until_idle()
         second = await bench.ask()
         repeats = len(bench.heard)
         assert await bench.count(bench.queue) == 1
 
         await listener.unbind(bench.exchange, "call.started")
-        await bench.until(lambda: app.intake.held_by == set())
+        await bench.until(lambda: app.subscription.paused_by == set())
         await bench.event(second)
 
     assert repeats <= 4  # one, and one more after 1, 2, 4 s
