@@ -32,13 +32,15 @@ PROBES = 25
 PROBE_EXPIRES_MS = 60_000
 SCOPES = ("call", "telephony")
 
+State = Literal["ok", "warning", "wrong"]
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """How one item is: *fix* says what to do where it is not well."""
 
     item: str
-    state: Literal["ok", "warning", "wrong"]
+    state: State
     detail: str
     fix: str = ""
 
@@ -60,12 +62,12 @@ async def _broker(settings: Settings, topology: Topology) -> AsyncIterator[Findi
         return
     async with connection:
         yield _version(connection)
-        # Where some of ours are there, a worker has run, and all should be.
-        lease = f"{topology.requests.name}.ledger"
-        expected = not settings.declare or await _any_exists(connection, [*topology.names, lease])
+        missing, delay_missing = await _states_of_missing(connection, settings, topology)
+        delays = topology.delays.values()
         for queue in topology.queues:
-            yield await _queue(connection, queue, settings, expected=expected)
-        yield await _exchange(connection, topology, settings, expected=expected)
+            state = delay_missing if queue in delays else missing
+            yield await _queue(connection, queue, settings, state)
+        yield await _exchange(connection, topology, settings, missing)
         yield await _policies(connection, topology)
         async for finding in _work(connection, topology):
             yield finding
@@ -162,6 +164,19 @@ def _version(connection: AbstractConnection) -> Finding:
     return Finding("broker", "ok", f"version {version}")
 
 
+async def _states_of_missing(
+    connection: AbstractConnection, settings: Settings, topology: Topology
+) -> tuple[State, State]:
+    """Say how bad it is where something is missing, and where a delay queue is."""
+    if not settings.declare:
+        return "wrong", "wrong"
+    if not await _any_exists(connection, [*topology.names, f"{settings.queue}.ledger"]):
+        return "ok", "ok"  # no worker has run yet
+    delays = [queue.name for queue in topology.delays.values()]
+    # Where none of the delays is there, it may have run with others.
+    return "wrong", "wrong" if await _any_exists(connection, delays) else "warning"
+
+
 async def _any_exists(connection: AbstractConnection, queues: list[str]) -> bool:
     for name in queues:
         with suppress(ChannelNotFoundEntity, ChannelAccessRefused):
@@ -172,7 +187,7 @@ async def _any_exists(connection: AbstractConnection, queues: list[str]) -> bool
 
 
 async def _queue(
-    connection: AbstractConnection, queue: Queue, settings: Settings, *, expected: bool
+    connection: AbstractConnection, queue: Queue, settings: Settings, missing: State
 ) -> Finding:
     """See whether a queue exists, and only then whether declaring it would change anything."""
     item = f"queue {queue.name}"
@@ -186,8 +201,8 @@ async def _queue(
             item,
             f"rabbitmqadmin declare queue name={queue.name} durable=true "
             f"arguments='{json.dumps(queue.arguments)}'",
+            missing,
             declares=settings.declare,
-            expected=expected,
         )
     except ChannelAccessRefused:
         return Finding(item, "wrong", "forbidden to this user", "grant read and write on it")
@@ -211,7 +226,7 @@ async def _queue(
 
 
 async def _exchange(
-    connection: AbstractConnection, topology: Topology, settings: Settings, *, expected: bool
+    connection: AbstractConnection, topology: Topology, settings: Settings, missing: State
 ) -> Finding:
     item = f"exchange {topology.exchange}"
     try:
@@ -225,7 +240,7 @@ async def _exchange(
     except ChannelNotFoundEntity:
         name = topology.exchange
         command = f"rabbitmqadmin declare exchange name={name} type=topic durable=true"
-        return _missing(item, command, declares=settings.declare, expected=expected)
+        return _missing(item, command, missing, declares=settings.declare)
     except (ChannelAccessRefused, WrongTopology) as error:
         if "forbidden" in str(error) and not settings.declare:
             return Finding(item, "ok", "exists")
@@ -233,13 +248,13 @@ async def _exchange(
     return Finding(item, "ok", "as it should be")
 
 
-def _missing(item: str, command: str, *, declares: bool, expected: bool) -> Finding:
-    if not expected:
+def _missing(item: str, command: str, state: State, *, declares: bool) -> Finding:
+    if state == "ok":
         return Finding(item, "ok", "not there yet: the worker declares it when it starts")
     if declares:
         fix = "start a worker with these settings: it declares it, and again while it runs"
-        return Finding(item, "wrong", "does not exist, though others of this queue's do", fix)
-    return Finding(item, "wrong", "does not exist", command)
+        return Finding(item, state, "does not exist, though others of this queue's do", fix)
+    return Finding(item, state, "does not exist", command)
 
 
 async def _ledger(settings: Settings) -> Finding:
