@@ -241,7 +241,7 @@ class Shifted:
 def wall(monkeypatch: pytest.MonkeyPatch) -> Shifted:
     """Lend the worker's wall clock, to be set; the portal's goes right."""
     shifted = Shifted()
-    for module in ("processor", "reconciler", "portal", "caller", "ledger.ages"):
+    for module in ("processor", "reconciler", "bitrix24.portal", "caller", "ledger.ages"):
         monkeypatch.setattr(f"consumer.{module}.time", shifted)
     return shifted
 
