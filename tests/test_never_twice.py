@@ -589,6 +589,24 @@ async def test_bugs_of_ours_pause_too(
     assert await bench.count(f"{bench.queue}.dlq") <= 4
 
 
+async def test_a_probe_whose_answer_cannot_be_read_does_not_end_the_worker(
+    bench: Bench, foreign: ForeignPortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OverflowError("date value out of range")
+
+    monkeypatch.setattr(circuit_breaker, "OTHER_WAITS_S", (0.1, 0.2))
+    monkeypatch.setattr("consumer.app.read_response", fails)
+    foreign.answers[LOST] = [foreign.reply(401, {"error": "INVALID_CREDENTIALS"})]
+
+    async with bench.running(bitrix24_url=foreign.url, pause_after=1) as app:
+        await bench.event(await bench.ask(LOST))
+        await bench.until(lambda: app.breaker.state == "half_open")
+        event = await bench.event(await bench.ask(WORKS))
+
+    assert event.message.type == "call.started"
+
+
 # --- one portal that refuses everything
 
 PORTALS: dict[str, list[tuple[int, Any]]] = {
