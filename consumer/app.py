@@ -236,7 +236,12 @@ class App:
         status, body = answer
         if kind == "doubt":
             return status in {502, 504}
-        outcome = read_response(status, body)
+        try:
+            outcome = read_response(status, body)
+        except Exception:
+            # It is an answer, and none of the codes was read in it: one call will tell.
+            log.exception("probe.bug")
+            return False
         return isinstance(outcome, Refused | Unavailable) and outcome.failure.code.upper() in codes
 
     def parts(self) -> dict[str, Part]:

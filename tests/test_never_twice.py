@@ -241,7 +241,7 @@ class Shifted:
 def wall(monkeypatch: pytest.MonkeyPatch) -> Shifted:
     """Lend the worker's wall clock, to be set; the portal's goes right."""
     shifted = Shifted()
-    for module in ("processor", "reconciler", "portal", "caller", "ledger.ages"):
+    for module in ("processor", "reconciler", "bitrix24.portal", "caller", "ledger.ages"):
         monkeypatch.setattr(f"consumer.{module}.time", shifted)
     return shifted
 
@@ -587,6 +587,24 @@ async def test_bugs_of_ours_pause_too(
         await bench.until(lambda: app.breaker.is_open)
 
     assert await bench.count(f"{bench.queue}.dlq") <= 4
+
+
+async def test_a_probe_whose_answer_cannot_be_read_does_not_end_the_worker(
+    bench: Bench, foreign: ForeignPortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OverflowError("date value out of range")
+
+    monkeypatch.setattr(circuit_breaker, "OTHER_WAITS_S", (0.1, 0.2))
+    monkeypatch.setattr("consumer.app.read_response", fails)
+    foreign.answers[LOST] = [foreign.reply(401, {"error": "INVALID_CREDENTIALS"})]
+
+    async with bench.running(bitrix24_url=foreign.url, pause_after=1) as app:
+        await bench.event(await bench.ask(LOST))
+        await bench.until(lambda: app.breaker.state == "half_open")
+        event = await bench.event(await bench.ask(WORKS))
+
+    assert event.message.type == "call.started"
 
 
 # --- one portal that refuses everything
