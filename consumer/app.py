@@ -43,6 +43,7 @@ from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.subscription import Subscription
 from consumer.rabbitmq.topology import Topology, declare, explained, topology_of
 from consumer.reconciler import Reconciler
+from consumer.recorder import Recorder
 from consumer.settings import Settings, service_variables
 from consumer.startup import Startup
 from consumer.worker import Worker
@@ -104,9 +105,10 @@ class App:
             settings.pause_after, self.subscription, self._still_faulty, settings.default_line
         )
         self._recovery = Recovery(self.ledger, self.subscription)
+        ages = Ages(lambda: self.portal.clock_offset_s)
         processor = Processor(
             ledger=self.ledger,
-            ages=Ages(lambda: self.portal.clock_offset_s),
+            ages=ages,
             recovery=self._recovery,
             caller=Caller(
                 self.portal,
@@ -118,7 +120,7 @@ class App:
             reconciler=Reconciler(
                 self.ledger, self.portal, self._rate_limiter, settings.history_lag_s
             ),
-            announcer=announcer,
+            recorder=Recorder(self.ledger, ages, self._recovery, announcer),
             rules=Rules(
                 delays_s=settings.retry_delays_s,
                 timeout_s=settings.timeout_s,

@@ -156,6 +156,20 @@ class CallRequested(BaseModel):
     expires_at: Moment | None = None
     metadata: Annotated[dict[str, str], AfterValidator(_few)] | None = None
 
+    @property
+    def not_before_s(self) -> float:
+        """When it may be dialled, in seconds since the epoch; 0 if at any time."""
+        return self.not_before.timestamp() if self.not_before else 0.0
+
+    @property
+    def expires_at_s(self) -> float | None:
+        """When its time is over, in seconds since the epoch."""
+        return self.expires_at.timestamp() if self.expires_at else None
+
+    def has_expired(self, at: float) -> bool:
+        """Tell whether its time is over at a moment, in seconds since the epoch."""
+        return self.expires_at_s is not None and self.expires_at_s <= at
+
     def __repr__(self) -> str:
         """Leave the number and the text out: a repr ends up in logs."""
         return f"CallRequested(request_id={self.request_id!r})"

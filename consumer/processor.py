@@ -1,9 +1,8 @@
-"""One request: read the ledger, take a step, record what came of it, publish."""
+"""One request: read the ledger, take a step, hand on what it came to."""
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 from uuid import uuid4
@@ -11,18 +10,28 @@ from uuid import uuid4
 import structlog
 
 from consumer import metrics
-from consumer.announcer import Announcer
 from consumer.bitrix24.errors import REPORTED_FAILURES
 from consumer.bitrix24.portal import CONNECT_TIMEOUT_S
 from consumer.caller import Caller
-from consumer.decision import Announce, Fail, Failure, Reconcile, Retry
+from consumer.decision import Announce, Fail, Reconcile, Retry
 from consumer.delivery import Delivery
+from consumer.interruptible import Interruptible
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
 from consumer.messages import CallRequested, Invalid
 from consumer.reconciler import Reconciler
 from consumer.reconciliation import DoubtfulCall, LookUpFailed, NotFound, reconcile
+from consumer.recorder import (
+    AlreadyKnown,
+    Ignored,
+    Noted,
+    Postponed,
+    Reached,
+    Recorder,
+    Rejected,
+    Result,
+)
 from consumer.steps import (
     Due,
     Duplicate,
@@ -35,10 +44,10 @@ from consumer.steps import (
     Superseded,
     apply_decision,
     claim,
+    expire,
     in_doubt,
     next_step,
     reopened,
-    with_failure,
 )
 
 STALE_CLAIM_S = 2 * CONNECT_TIMEOUT_S
@@ -64,56 +73,8 @@ class Rules:
     retry_unsure: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """It is no request that can be carried out; *forget* is the entry that it must not keep."""
-
-    error: Invalid
-    forget: Entry | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Postponed:
-    """It waits; nothing about it has changed."""
-
-    wait_s: float
-    entry: Entry | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AlreadyKnown:
-    """It is closed: what belongs to its state is published once more."""
-
-    entry: Entry
-    asked_again: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """A new state: to be recorded in place of *was*, then published."""
-
-    entry: Entry
-    was: Entry | None
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """A new state to be recorded in place of *was*; the next step follows at once."""
-
-    entry: Entry
-    was: Entry | None
-
-
-@dataclass(frozen=True, slots=True)
-class Ignored:
-    """Nothing is to be done."""
-
-
-Result = Rejected | Postponed | AlreadyKnown | Reached | Noted | Ignored
-
-
 class Processor:
-    """Takes requests through their states. Each step returns a result; `_carry_out` acts on it."""
+    """Takes requests through their states: each step returns a result, for the `Recorder`."""
 
     def __init__(  # noqa: PLR0913  # the whole of the worker comes together here
         self,
@@ -123,7 +84,7 @@ class Processor:
         recovery: Recovery,
         caller: Caller,
         reconciler: Reconciler,
-        announcer: Announcer,
+        recorder: Recorder,
         rules: Rules,
     ) -> None:
         self._ledger = ledger
@@ -131,11 +92,11 @@ class Processor:
         self._recovery = recovery
         self._caller = caller
         self._reconciler = reconciler
-        self._announcer = announcer
+        self._recorder = recorder
         self._rules = rules
         self._owner = str(uuid4())
         self._undecided_s = rules.timeout_s + 2 * CONNECT_TIMEOUT_S
-        self._interruptible: set[asyncio.Task[object]] = set()
+        self._waits = Interruptible()
         self._handed_out: set[asyncio.Task[object]] = set()
 
     async def process(self, delivery: Delivery) -> None:
@@ -151,21 +112,20 @@ class Processor:
         done = False
         while not done:
             try:
-                done = await self._carry_out(await self._take_step(delivery), delivery)
+                result = await self._take_step(delivery)
+                done = await self._recorder.carry_out(result, delivery)
             except LedgerDown as error:
-                with self._may_be_interrupted():
+                with self._waits:
                     await self._recovery.wait(error)
 
-    def interrupt(self, task: asyncio.Task[None] | None = None) -> None:
-        """Cancel what has not begun to dial: *task*, or all. Its message goes back to the queue."""
-        for waiting in list(self._interruptible):
-            if task is None or waiting is task:
-                waiting.cancel()
+    def interrupt(self, task: asyncio.Task[None]) -> None:
+        """Cancel *task* if it has not begun to dial: its message goes back to the queue."""
+        self._waits.cancel(task)
 
     def stop(self) -> None:
         """Dial nothing more that has not begun."""
         self._caller.stopping = True
-        self.interrupt()
+        self._waits.cancel_all()
 
     # --- steps: each returns what it came to
 
@@ -175,7 +135,7 @@ class Processor:
             return await self._begin(delivery)
         known = Known(
             entry=entry,
-            age_s=self._age_s(entry),
+            age_s=self._ages.age_of(entry),
             now=time.time(),
             own=entry.owner == self._owner,
             undecided_s=self._undecided_s,
@@ -225,7 +185,7 @@ class Processor:
             return
         before = set(self._handed_out)
         if before:
-            with self._may_be_interrupted():
+            with self._waits:
                 await asyncio.wait(before)
         if not any(task.cancelled() or task.exception() for task in before):
             await self._ledger.begin()
@@ -257,7 +217,7 @@ class Processor:
                 entry,
             )
         self._caller.check()
-        with self._may_be_interrupted():
+        with self._waits:
             finding = await self._reconciler.look(entry, call)
         doubt = self._doubt(entry)
         decision = reconcile(doubt, finding, self._rules.delays_s, self._rules.lag_s)
@@ -278,22 +238,19 @@ class Processor:
             entry,
             decision,
             now,
-            expires_at=_expiry(call),
+            expires_at=call.expires_at_s,
             unsure_since=now - doubt.age_s,
         )
         return Reached(reached, entry)
 
     def _doubt(self, entry: Entry) -> DoubtfulCall:
-        age_s = self._ages.age_s(
-            _doubt_of(entry), entry.unsure_since or entry.changed_at, entry.clock_offset_s
-        )
-        replay_age_s = self._ages.age_s(_replay_of(entry), entry.replayed_at, entry.clock_offset_s)
+        age_s = self._ages.age_of_doubt(entry)
         may_retry = self._rules.retry_unsure or entry.code.upper() in REPORTED_FAILURES
         return DoubtfulCall(
             attempt=entry.attempt,
             replayed=entry.replayed_at > 0,
             age_s=age_s,
-            looking_s=replay_age_s if entry.replayed_at else age_s,
+            looking_s=self._ages.age_of_replay(entry) if entry.replayed_at else age_s,
             may_retry=may_retry,
             failure=entry.failure,
         )
@@ -306,15 +263,15 @@ class Processor:
         if isinstance(call, Invalid):
             return Rejected(call, forget=was)
         draft = self._draft(delivery, call, attempt, replay)
-        begin = call.not_before.timestamp() if call.not_before else 0.0
-        if _expired(call, max(time.time(), begin)):
-            return Reached(_expire(draft, was), was)
+        begin = call.not_before_s
+        if call.has_expired(max(time.time(), begin)):
+            return Reached(expire(draft, was), was)
         if (wait_s := begin - time.time()) > 0:
             return Postponed(wait_s)
-        with self._may_be_interrupted():
+        with self._waits:
             turn = await self._caller.turn()
-        if _expired(call, time.time()):
-            return Reached(_expire(draft, was), was)
+        if call.has_expired(time.time()):
+            return Reached(expire(draft, was), was)
         send_before = time.monotonic() + STALE_CLAIM_S
         claimed = await self._claim(draft, was)
         if claimed is None:  # somebody else has changed the entry: look again
@@ -325,7 +282,7 @@ class Processor:
             return Noted(freed, claimed)
         metrics.AGE.observe(claimed.claimed_at - max(claimed.first_seen_at, begin))
         decision = await self._caller.place(call, attempt, turn, send_before=send_before)
-        reached = apply_decision(claimed, decision, time.time(), expires_at=_expiry(call))
+        reached = apply_decision(claimed, decision, time.time(), expires_at=call.expires_at_s)
         return Reached(reached, claimed)
 
     async def _claim(self, draft: Entry, was: Entry | None) -> Entry | None:
@@ -340,7 +297,7 @@ class Processor:
                     await self._ledger.remember_call(was)
                 return await self._ledger.put(claimed, was)
             except LedgerDown as error:
-                with self._may_be_interrupted():
+                with self._waits:
                     await self._recovery.wait(error)
 
     def _draft(self, delivery: Delivery, call: CallRequested, attempt: int, replay: int) -> Entry:
@@ -358,133 +315,5 @@ class Processor:
             target_digest=self._ledger.digest(call.to_number, call.from_line),
         )
 
-    # --- results: here alone is recorded and published
-
-    async def _carry_out(self, result: Result, delivery: Delivery) -> bool:
-        """Act on the result of a step; return whether the message is done with."""
-        match result:
-            case Rejected(error, forget):
-                if forget is not None:
-                    await self._ledger.forget(forget)
-                await self._announcer.invalid(delivery, error)
-            case Postponed(wait_s, entry):
-                await self._postpone(delivery, wait_s, entry)
-            case AlreadyKnown(entry, asked_again):
-                await self._publish(entry, delivery, asked_again=asked_again)
-            case Reached(entry, was):
-                written = await self._record(entry, was)
-                if written is None:
-                    log.warning("call.overtaken", state=entry.state)
-                    return False
-                await self._publish(written, delivery)
-            case Noted(entry, was):
-                await self._record(entry, was)
-                return False
-            case Ignored():
-                log.info("call.superseded")
-            case _:
-                assert_never(result)
-        return True
-
-    async def _postpone(self, delivery: Delivery, wait_s: float, entry: Entry | None) -> None:
-        await self._announcer.postponed(delivery, wait_s, entry)
-        if entry is not None and entry.state == "delayed":
-            await self._mark_published(entry)
-
-    async def _record(self, reached: Entry, was: Entry | None) -> Entry | None:
-        """Write an outcome however long it takes; a call that the portal accepted always wins."""
-        reached = replace(reached, clock_offset_s=self._ages.clock_offset_s())
-        while True:
-            try:
-                written = await self._ledger.put(reached, was)
-                if written is not None:
-                    self._begin_ages(written, was)
-                if written is not None or reached.confirmed_by != "answer":
-                    return written
-                was = await self._ledger.get(reached.request_id)
-                if was is not None and was.state == "started":
-                    return None
-            except LedgerDown as error:
-                await self._recovery.wait(error)
-
-    async def _publish(
-        self, entry: Entry, delivery: Delivery, *, asked_again: bool = False
-    ) -> None:
-        """Publish what belongs to the state of *entry*."""
-        match entry.state:
-            case "started":
-                confirmed_by = "ledger" if asked_again else entry.confirmed_by
-                await self._announcer.started(entry, delivery, confirmed_by)
-            case "delayed":
-                wait_s = entry.due_at - entry.changed_at
-                await self._announcer.postponed(delivery, wait_s, entry)
-            case "failed":
-                if not entry.published:
-                    await self._announcer.dead_letter(entry, delivery)
-                    await self._mark_published(entry)
-                    entry = replace(entry, published=True)
-                await self._announcer.failed(entry, delivery)
-            case "placing":
-                raise AssertionError("a call in the making has nothing to tell")
-        await self._mark_published(entry)
-
-    async def _mark_published(self, entry: Entry) -> None:
-        if entry.published:
-            return
-        try:
-            await self._ledger.put(replace(entry, published=True), entry)
-        except LedgerDown:
-            log.warning("ledger.not_marked")  # the next copy of the message publishes it once more
-
-    # --- ages and interruptions
-
-    def _age_s(self, entry: Entry) -> float:
-        since = entry.claimed_at if entry.state == "placing" else entry.changed_at
-        return self._ages.age_s((entry.request_id, entry.version), since, entry.clock_offset_s)
-
-    def _begin_ages(self, written: Entry, was: Entry | None) -> None:
-        """Note what has begun just now, so that its age never hangs on the wall clock."""
-        self._ages.begin((written.request_id, written.version))
-        if written.unsure_since is not None and (was is None or was.unsure_since is None):
-            self._ages.begin(_doubt_of(written))
-        if written.replayed_at and (was is None or not was.replayed_at):
-            self._ages.begin(_replay_of(written))
-
-    @contextmanager
-    def _may_be_interrupted(self) -> Iterator[None]:
-        """Mark where this request may be cancelled: nothing has been dialled yet."""
-        task = asyncio.current_task()
-        if task is None:
-            raise AssertionError("requests are processed in tasks")
-        self._interruptible.add(task)
-        try:
-            yield
-        finally:
-            self._interruptible.discard(task)
-
 
 _SETTLED = {Announce: "found", Retry: "dialled_again", Fail: "left_to_a_person"}
-
-
-def _doubt_of(entry: Entry) -> tuple[str, str, float]:
-    return ("doubt", entry.request_id, entry.claimed_at)
-
-
-def _replay_of(entry: Entry) -> tuple[str, str, int]:
-    return ("replay", entry.request_id, entry.replay)
-
-
-def _expire(draft: Entry, was: Entry | None) -> Entry:
-    code = (was.code if was is not None else "") or "EXPIRED"
-    expired = replace(draft, state="failed", attempt=draft.attempt - 1, reason="expired")
-    text = "expires_at has passed, or would have before the next try"
-    return with_failure(expired, Failure(code, text))
-
-
-def _expiry(call: CallRequested) -> float | None:
-    return call.expires_at.timestamp() if call.expires_at else None
-
-
-def _expired(call: CallRequested, at: float) -> bool:
-    expiry = _expiry(call)
-    return expiry is not None and expiry <= at

@@ -213,3 +213,11 @@ def reopened(entry: Entry, replay: int, body_digest: str, now: float) -> Entry:
         reason=None,
         published=False,
     )
+
+
+def expire(draft: Entry, was: Entry | None) -> Entry:
+    """Return the entry of an attempt that is not made, because the request's time is over."""
+    code = (was.code if was is not None else "") or "EXPIRED"
+    expired = replace(draft, state="failed", attempt=draft.attempt - 1, reason="expired")
+    text = "expires_at has passed, or would have before the next try"
+    return with_failure(expired, Failure(code, text))

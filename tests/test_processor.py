@@ -24,6 +24,7 @@ from consumer.reconciliation import (
     NoHistory,
     NotFound,
 )
+from consumer.recorder import Recorder
 from tests.fakes import FakeAnnouncer, FakeCaller, FakeReconciler, FakeSubscription, delivery
 
 if TYPE_CHECKING:
@@ -50,12 +51,15 @@ class Desk:
         neighbours: dict[str, Any] = {
             "caller": self.caller,
             "reconciler": self.reconciler,
-            "announcer": self.announcer,
         }
+        announcer: Any = self.announcer
+        ages = Ages(lambda: None)
+        recovery = Recovery(self.ledger, self.subscription)
         return Processor(
             ledger=self.ledger,
-            ages=Ages(lambda: None),
-            recovery=Recovery(self.ledger, self.subscription),
+            ages=ages,
+            recovery=recovery,
+            recorder=Recorder(self.ledger, ages, recovery, announcer),
             rules=Rules(delays_s=(5, 30), timeout_s=65.0, lag_s=lag_s, retry_unsure=retry_unsure),
             **neighbours,
         )

@@ -4,6 +4,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
+from consumer.ledger.entry import Entry
+
 CLOCKS_AGREE_S = 5.0
 """How far two hosts' clocks may be apart, measured against the portal's, which counts seconds."""
 REMEMBERED = 100_000
@@ -30,6 +32,28 @@ class Ages:
         self._clock = clock
         self._began: OrderedDict[Hashable, float] = OrderedDict()
 
+    def age_of(self, entry: Entry) -> float:
+        """Return for how many seconds a claim has stood or, where it has none, a state."""
+        since = entry.claimed_at if entry.state == "placing" else entry.changed_at
+        return self.age_s(_version_of(entry), since, entry.clock_offset_s)
+
+    def age_of_doubt(self, entry: Entry) -> float:
+        """Return for how many seconds a call has been in doubt."""
+        since = entry.changed_at if entry.unsure_since is None else entry.unsure_since
+        return self.age_s(_doubt_of(entry), since, entry.clock_offset_s)
+
+    def age_of_replay(self, entry: Entry) -> float:
+        """Return how many seconds ago a call in doubt was replayed."""
+        return self.age_s(_replay_of(entry), entry.replayed_at, entry.clock_offset_s)
+
+    def note(self, written: Entry, was: Entry | None) -> None:
+        """Note what has begun just now: its age never hangs on the wall clock."""
+        self.begin(_version_of(written))
+        if written.unsure_since is not None and (was is None or was.unsure_since is None):
+            self.begin(_doubt_of(written))
+        if written.replayed_at and (was is None or not was.replayed_at):
+            self.begin(_replay_of(written))
+
     def begin(self, key: Hashable) -> None:
         """Note that what *key* names has just happened."""
         self._began[key] = self._clock()
@@ -53,3 +77,15 @@ class Ages:
     def _agree(self, theirs: float | None) -> bool:
         ours = self.clock_offset_s()
         return ours is not None and theirs is not None and abs(ours - theirs) <= CLOCKS_AGREE_S
+
+
+def _version_of(entry: Entry) -> Hashable:
+    return (entry.request_id, entry.version)
+
+
+def _doubt_of(entry: Entry) -> Hashable:
+    return ("doubt", entry.request_id, entry.claimed_at)
+
+
+def _replay_of(entry: Entry) -> Hashable:
+    return ("replay", entry.request_id, entry.replay)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Protocol
 
 import aiormq
 import structlog
@@ -16,7 +16,6 @@ from aiormq.exceptions import (
 )
 
 from consumer.errors import OperatorError
-from consumer.ledger import Ledger
 from consumer.rabbitmq.connection import RPC_TIMEOUT_S, connect, plain_channel
 from consumer.rabbitmq.topology import Queue
 
@@ -48,6 +47,17 @@ def lease_queue(requests: str, identity: str) -> Queue:
     )
 
 
+class Identified(Protocol):
+    """A ledger, as far as it tells itself from others."""
+
+    @property
+    def identity(self) -> str:
+        """A random name, made with the ledger."""
+
+    async def begin_anew(self) -> None:
+        """Note that another ledger was in use: what is handed out may have been dialled."""
+
+
 class Lease:
     """The right to place the calls of one queue, shared by all workers with the same ledger.
 
@@ -59,7 +69,7 @@ class Lease:
         ledger: To be open before the lease is taken.
     """
 
-    def __init__(self, url: str, requests: str, ledger: Ledger) -> None:
+    def __init__(self, url: str, requests: str, ledger: Identified) -> None:
         self._url = url
         self._requests = requests
         self._ledger = ledger

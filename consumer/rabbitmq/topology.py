@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
@@ -17,7 +17,6 @@ from aiormq.exceptions import (
 from consumer.errors import OperatorError
 from consumer.messages import REQUESTED
 from consumer.rabbitmq.connection import RPC_TIMEOUT_S, connect, plain_channel
-from consumer.settings import Settings
 
 DELIVERY_LIMIT = 1000
 """Every restart of a worker counts one for each message it had been handed."""
@@ -77,7 +76,23 @@ class Topology:
         return self.delays[max(fitting) if fitting else min(self.delays)]
 
 
-def topology_of(settings: Settings) -> Topology:
+class Names(Protocol):
+    """The settings that name what is on the broker."""
+
+    @property
+    def exchange(self) -> str:
+        """The topic exchange."""
+
+    @property
+    def queue(self) -> str:
+        """The queue of requests."""
+
+    @property
+    def retry_delays_s(self) -> Sequence[int]:
+        """One wait in seconds for each delay queue, growing."""
+
+
+def topology_of(settings: Names) -> Topology:
     """Return exchange and queues as the settings name them."""
     return build_topology(settings.exchange, settings.queue, settings.retry_delays_s)
 
