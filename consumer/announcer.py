@@ -7,22 +7,19 @@ from typing import Any
 import structlog
 
 from consumer import metrics
-from consumer.delivery import Delivery, Unreadable
-from consumer.ledger import Entry
-from consumer.messages import (
+from consumer.delivery import Delivery, MessageHeaders, Unreadable
+from consumer.events import (
     CallFailed,
     CallStarted,
-    ConfirmedBy,
     Event,
-    Invalid,
-    MessageHeaders,
     cloud_event_headers,
     event_id,
     event_type,
     invalid_event_id,
-    rfc3339,
     to_json,
 )
+from consumer.ledger import Entry
+from consumer.messages import ConfirmedBy, Invalid, rfc3339
 from consumer.rabbitmq.publisher import Publisher, build_message
 from consumer.rabbitmq.topology import Topology
 

@@ -27,6 +27,7 @@ from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
 from consumer.limits.circuit_breaker import CircuitBreaker, Kind
 from consumer.limits.rate_limiter import RateLimiter
+from consumer.operations.evictions import Evictions
 from consumer.processor import Processor, Rules
 from consumer.rabbitmq.connection import (
     CONNECT_TIMEOUT_S,
@@ -36,7 +37,6 @@ from consumer.rabbitmq.connection import (
     link_losses,
     why_lost,
 )
-from consumer.rabbitmq.evictions import Evictions
 from consumer.rabbitmq.lease import Lease
 from consumer.rabbitmq.policies import Policies
 from consumer.rabbitmq.publisher import Publisher

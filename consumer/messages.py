@@ -3,15 +3,13 @@
 The contract is `schemas/`; this module mirrors it, and a test holds the two together.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Annotated, Any, Literal
-from uuid import UUID, uuid5
 
 import phonenumbers
 from pydantic import (
@@ -34,8 +32,6 @@ REQUESTED = "call.requested"
 STARTED = "call.started"
 FAILED = "call.failed"
 
-EVENT_IDS = UUID("5a0fa0c3-7ad0-5c5b-a4b1-5e1c6f1a2b9d")
-"""The UUIDv5 namespace of every `event_id`; changing it would make old events look new."""
 
 Reason = Literal["refused", "exhausted", "unsure", "invalid", "expired"]
 ConfirmedBy = Literal["answer", "history", "ledger"]
@@ -320,181 +316,9 @@ def _mismatch(field: str, text: str) -> str:
     return "is nothing but blanks"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallStarted:
-    """``call.started``: the portal accepted the call, which is not to say that anyone picked up."""
-
-    event_id: str
-    request_id: str
-    call_id: str | None
-    to_number: str = field(repr=False)
-    from_line: str
-    voice: str | None = None
-    attempt: int
-    replay: int
-    requested_at: str | None = None
-    started_at: str
-    confirmed_by: ConfirmedBy
-    metadata: dict[str, str] | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallFailed:
-    """``call.failed``: no call will come of this request unless a person replays it."""
-
-    event_id: str
-    request_id: str | None
-    reason: Reason
-    code: str
-    description: str
-    http_status: int | None = None
-    attempt: int
-    replay: int
-    failed_at: str
-    to_number: str | None = field(default=None, repr=False)
-    from_line: str | None = None
-    metadata: dict[str, str] | None = field(default=None, repr=False)
-
-
-Event = CallStarted | CallFailed
-
-
-def event_type(event: Event) -> str:
-    """Return the AMQP type and routing key of *event*."""
-    return STARTED if isinstance(event, CallStarted) else FAILED
-
-
-def event_id(request_id: str, replay: int, kind: str) -> str:
-    """Derive the id that makes a repeated event recognisable."""
-    return str(uuid5(EVENT_IDS, f"{request_id}\n{replay}\n{kind}"))
-
-
-def invalid_event_id(body: bytes) -> str:
-    """Derive the event id of a body that is no request: its digest is all there is to go by."""
-    return str(uuid5(EVENT_IDS, f"{hashlib.sha256(body).hexdigest()}\n{FAILED}"))
-
-
-_NULLABLE = {"call_id", "request_id"}
-
-
-def to_json(event: Event) -> bytes:
-    """Write *event* as JSON; what is unknown is left out, save where the contract says null."""
-    fields = {k: v for k, v in asdict(event).items() if v is not None or k in _NULLABLE}
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def cloud_event_headers(event: Event, source: str) -> dict[str, str]:
-    """Return the CloudEvents 1.0 attributes of *event* as AMQP headers.
-
-    Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/amqp-protocol-binding.md
-    """
-    time = event.started_at if isinstance(event, CallStarted) else event.failed_at
-    attributes = {
-        "id": event.event_id,
-        "source": source,
-        "type": event_type(event),
-        "specversion": "1.0",
-        "time": time,
-        "subject": event.request_id,
-    }
-    return {f"cloudEvents_{k}": v for k, v in attributes.items() if v is not None}
-
-
 def rfc3339(moment: datetime) -> str:
     """Write *moment* in UTC with milliseconds, as 2026-01-31T09:00:00.000Z."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessageHeaders:
-    """What our own headers say of a message's life so far.
-
-    Attributes:
-        attempt: The attempt about to be made, counting from 1.
-        replay: How often a person has sent the request back, counting from 0.
-        redial: Whether that person wants it dialled even if it was started before.
-        unsure_since: Since when the phone may have rung.
-        first_seen_at: When upstream published it, where it says so, else when we first saw it.
-        trace: W3C trace headers, carried through.
-    """
-
-    attempt: int = 1
-    replay: int = 0
-    redial: bool = False
-    unsure_since: datetime | None = None
-    first_seen_at: datetime
-    trace: tuple[tuple[str, str], ...] = ()
-
-    def as_amqp(self) -> dict[str, Any]:
-        """Return them as AMQP headers, for the next message."""
-        headers = {
-            "x-attempt": self.attempt,
-            "x-replay": self.replay,
-            "x-first-seen-at": rfc3339(self.first_seen_at),
-            **dict(self.trace),
-        }
-        if self.redial:
-            headers["x-redial"] = True
-        if self.unsure_since is not None:
-            headers["x-unsure-since"] = rfc3339(self.unsure_since)
-        return headers
-
-
-_COUNT_LIMIT = 1_000_000
-_TRACESTATE_LIMIT = 512
-_TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-)
-
-
-def read_headers(
-    headers: Mapping[str, Any], *, ours: bool, now: datetime, published_at: datetime | None = None
-) -> MessageHeaders:
-    """Read our headers; malformed ones are ignored, all ``x-`` ones unless the message is *ours*.
-
-    Args:
-        headers: AMQP headers as received.
-        ours: Whether the message came through the default exchange, as those from our queues do.
-            One that the broker dead-lettered and somebody moved back tells how it came before.
-        now: For a message that has none of them yet.
-        published_at: The AMQP timestamp, if there is one.
-    """
-    first_seen = published_at if published_at is not None and published_at < now else now
-    fresh = MessageHeaders(first_seen_at=first_seen, trace=_trace(headers))
-    if not ours or came_from_upstream(headers):
-        return fresh
-    # A dead letter that somebody moved back with the broker's own tools is the next replay.
-    moved = read_moment(headers.get("x-failed-at")) is not None
-    return replace(
-        fresh,
-        attempt=1 if moved else max(1, _count(headers.get("x-attempt"), 1)),
-        replay=_count(headers.get("x-replay"), 0) + moved,
-        redial=headers.get("x-redial") is True,
-        unsure_since=read_moment(headers.get("x-unsure-since")),
-        first_seen_at=read_moment(headers.get("x-first-seen-at")) or first_seen,
-    )
-
-
-def deaths(headers: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return what the broker wrote down each time it dead-lettered a message, the latest first.
-
-    Source: https://www.rabbitmq.com/docs/dlx#effects
-    """
-    found = headers.get("x-death")
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
-
-
-def came_from_upstream(headers: Mapping[str, Any]) -> bool:
-    """Tell whether a dead-lettered message came through a named exchange, with upstream's headers.
-
-    Whatever we publish to our queues goes through the default exchange, whose name is empty.
-    """
-    return any(death.get("exchange") for death in deaths(headers))
-
-
-def _count(value: object, default: int) -> int:
-    fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _COUNT_LIMIT
-    return value if fits and isinstance(value, int) else default
 
 
 def read_moment(value: object) -> datetime | None:
@@ -503,16 +327,3 @@ def read_moment(value: object) -> datetime | None:
         return _moment(value)
     except PydanticCustomError:
         return None
-
-
-def _trace(headers: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return the W3C trace headers that are well-formed.
-
-    Source: https://www.w3.org/TR/trace-context/
-    """
-    parent, state = headers.get("traceparent"), headers.get("tracestate")
-    if not isinstance(parent, str) or not _TRACEPARENT.fullmatch(parent):
-        return ()
-    if not isinstance(state, str) or len(state) > _TRACESTATE_LIMIT or not state.isascii():
-        return (("traceparent", parent),)
-    return (("traceparent", parent), ("tracestate", state))

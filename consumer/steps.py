@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
+from consumer.delivery import MessageHeaders
 from consumer.ledger import Entry
-from consumer.messages import MessageHeaders
 
 
 @dataclass(frozen=True, slots=True)

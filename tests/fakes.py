@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from consumer.caller import GivenBack, Turn
-from consumer.delivery import Delivery
-from consumer.messages import Defaults, MessageHeaders, read_json, read_request
+from consumer.delivery import Delivery, MessageHeaders
+from consumer.messages import Defaults, read_json, read_request
 
 if TYPE_CHECKING:
     from consumer.decision import Decision

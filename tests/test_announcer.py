@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from consumer.announcer import Announcer
-from consumer.delivery import Unreadable
+from consumer.delivery import MessageHeaders, Unreadable
 from consumer.ledger import Entry
-from consumer.messages import Invalid, MessageHeaders
+from consumer.messages import Invalid
 from consumer.rabbitmq.topology import build_topology
 from tests.fakes import NUMBER, delivery
 

@@ -15,7 +15,8 @@ from uuid import UUID
 import pamqp.encode
 import pytest
 
-from consumer.messages import Invalid, event_id, read_json
+from consumer.events import event_id
+from consumer.messages import Invalid, read_json
 
 if TYPE_CHECKING:
     from consumer.sandbox import SandboxPortal

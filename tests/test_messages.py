@@ -12,24 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from consumer.messages import (
-    MAX_BODY_BYTES,
+from consumer.delivery import MessageHeaders, read_headers
+from consumer.events import (
     CallFailed,
-    CallRequested,
     CallStarted,
-    Defaults,
     Event,
-    Invalid,
-    MessageHeaders,
     cloud_event_headers,
     event_id,
     event_type,
     invalid_event_id,
+    to_json,
+)
+from consumer.messages import (
+    MAX_BODY_BYTES,
+    CallRequested,
+    Defaults,
+    Invalid,
     read_body,
-    read_headers,
     readable_id,
     rfc3339,
-    to_json,
 )
 
 NUMBER = "+4915112345678"

@@ -7,8 +7,8 @@ from itertools import product
 import pytest
 
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
+from consumer.delivery import MessageHeaders
 from consumer.ledger import Entry
-from consumer.messages import MessageHeaders
 from consumer.steps import (
     Due,
     Duplicate,

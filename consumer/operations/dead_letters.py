@@ -21,20 +21,20 @@ from typing import Any
 from aio_pika.abc import AbstractIncomingMessage
 
 from consumer.bitrix24.errors import advice_for
+from consumer.delivery import read_headers
 from consumer.errors import OperatorError
 from consumer.messages import (
     MAX_BODY_BYTES,
     Defaults,
     Invalid,
-    read_headers,
     read_json,
     read_moment,
     read_request,
     readable_id,
 )
+from consumer.operations.deaths import DEATHS, id_of, own_headers
 from consumer.operations.turns import Turns
 from consumer.rabbitmq.browser import WINDOW, DeliveriesReturned, QueueBusy, browse
-from consumer.rabbitmq.deaths import DEATHS, id_of, own_headers
 from consumer.rabbitmq.publisher import Publisher, build_message
 from consumer.rabbitmq.topology import Topology
 

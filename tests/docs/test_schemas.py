@@ -21,26 +21,28 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker, validators
 from jsonschema.exceptions import ValidationError
 
+from consumer.events import (
+    CallFailed,
+    CallStarted,
+    Event,
+    cloud_event_headers,
+    event_id,
+    event_type,
+    invalid_event_id,
+    to_json,
+)
 from consumer.messages import (
     FAILED,
     MAX_BODY_BYTES,
     MAX_METADATA,
     REQUESTED,
     STARTED,
-    CallFailed,
     CallRequested,
-    CallStarted,
     ConfirmedBy,
     Defaults,
-    Event,
     Invalid,
     Reason,
-    cloud_event_headers,
-    event_id,
-    event_type,
-    invalid_event_id,
     read_body,
-    to_json,
 )
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"

@@ -8,16 +8,8 @@ from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
 
-from consumer.messages import (
-    Defaults,
-    Invalid,
-    came_from_upstream,
-    deaths,
-    read_headers,
-    read_json,
-    read_request,
-    rfc3339,
-)
+from consumer.delivery import came_from_upstream, deaths, read_headers
+from consumer.messages import Defaults, Invalid, read_json, read_request, rfc3339
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,94 @@
+"""What we publish to whoever listens: `call.started` and `call.failed`, their ids and headers.
+
+The contract is `schemas/`; this module mirrors it, and a test holds the two together.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from uuid import UUID, uuid5
+
+from consumer.messages import FAILED, STARTED, ConfirmedBy, Reason
+
+EVENT_IDS = UUID("5a0fa0c3-7ad0-5c5b-a4b1-5e1c6f1a2b9d")
+"""The UUIDv5 namespace of every `event_id`; changing it would make old events look new."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStarted:
+    """``call.started``: the portal accepted the call, which is not to say that anyone picked up."""
+
+    event_id: str
+    request_id: str
+    call_id: str | None
+    to_number: str = field(repr=False)
+    from_line: str
+    voice: str | None = None
+    attempt: int
+    replay: int
+    requested_at: str | None = None
+    started_at: str
+    confirmed_by: ConfirmedBy
+    metadata: dict[str, str] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFailed:
+    """``call.failed``: no call will come of this request unless a person replays it."""
+
+    event_id: str
+    request_id: str | None
+    reason: Reason
+    code: str
+    description: str
+    http_status: int | None = None
+    attempt: int
+    replay: int
+    failed_at: str
+    to_number: str | None = field(default=None, repr=False)
+    from_line: str | None = None
+    metadata: dict[str, str] | None = field(default=None, repr=False)
+
+
+Event = CallStarted | CallFailed
+
+
+def event_type(event: Event) -> str:
+    """Return the AMQP type and routing key of *event*."""
+    return STARTED if isinstance(event, CallStarted) else FAILED
+
+
+def event_id(request_id: str, replay: int, kind: str) -> str:
+    """Derive the id that makes a repeated event recognisable."""
+    return str(uuid5(EVENT_IDS, f"{request_id}\n{replay}\n{kind}"))
+
+
+def invalid_event_id(body: bytes) -> str:
+    """Derive the event id of a body that is no request: its digest is all there is to go by."""
+    return str(uuid5(EVENT_IDS, f"{hashlib.sha256(body).hexdigest()}\n{FAILED}"))
+
+
+_NULLABLE = {"call_id", "request_id"}
+
+
+def to_json(event: Event) -> bytes:
+    """Write *event* as JSON; what is unknown is left out, save where the contract says null."""
+    fields = {k: v for k, v in asdict(event).items() if v is not None or k in _NULLABLE}
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def cloud_event_headers(event: Event, source: str) -> dict[str, str]:
+    """Return the CloudEvents 1.0 attributes of *event* as AMQP headers.
+
+    Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/amqp-protocol-binding.md
+    """
+    time = event.started_at if isinstance(event, CallStarted) else event.failed_at
+    attributes = {
+        "id": event.event_id,
+        "source": source,
+        "type": event_type(event),
+        "specversion": "1.0",
+        "time": time,
+        "subject": event.request_id,
+    }
+    return {f"cloudEvents_{k}": v for k, v in attributes.items() if v is not None}
