@@ -25,7 +25,7 @@ from consumer.rabbitmq.connection import (
     connect,
     link_losses,
 )
-from consumer.rabbitmq.topology import explained
+from consumer.rabbitmq.topology import WrongTopology, explained
 
 SILENCE_S = 10.0
 """Messages that do not come within this are in somebody else's hands."""
@@ -71,7 +71,7 @@ async def browse(
         except ConnectionLost:
             raise browser.loss() from None
         finally:  # also when interrupted: a connection's end alone would put back in any order
-            with suppress(ConnectionLost), link_losses():
+            with suppress(ConnectionLost, WrongTopology), link_losses():
                 await browser.put_back()
 
 

@@ -550,6 +550,7 @@ async def said(bench: Bench, *arguments: str) -> tuple[int, str]:
     """Run a command in this process, and return its exit code and what it said."""
     names = (*NAMED, "bitrix24_url", "ledger_url", "default_line")
     given = {f"CALLS_{name.upper()}": str(bench.given[name]) for name in names}
+    given["CALLS_RETRY_DELAYS_S"] = ",".join(map(str, bench.given["retry_delays_s"]))
     result = await asyncio.to_thread(CliRunner().invoke, main, arguments, env=given)
     return result.exit_code, result.output
 
