@@ -7,13 +7,9 @@ import signal
 from collections.abc import Collection, Coroutine
 from functools import partial
 from threading import Timer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from aio_pika.abc import AbstractConnection
-from faststream import AckPolicy
-from faststream.rabbit import Channel, RabbitBroker, RabbitMessage, RabbitQueue
-from faststream.rabbit.subscriber import RabbitSubscriber
 
 from consumer.announcer import Announcer
 from consumer.bitrix24.portal import Portal
@@ -30,25 +26,23 @@ from consumer.limits.rate_limiter import RateLimiter
 from consumer.operations.evictions import Evictions
 from consumer.processor import Processor, Rules
 from consumer.rabbitmq.connection import (
-    CONNECT_TIMEOUT_S,
     BrokerUnavailable,
-    RobustConnection,
-    addresses_of,
     link_losses,
-    why_lost,
 )
 from consumer.rabbitmq.lease import Lease
 from consumer.rabbitmq.policies import Policies
 from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.subscription import Subscription
-from consumer.rabbitmq.topology import Topology, declare, explained, topology_of
+from consumer.rabbitmq.topology import declare, explained, topology_of
 from consumer.reconciler import Reconciler
 from consumer.recorder import Recorder
 from consumer.settings import Settings, service_variables
 from consumer.startup import Startup
 from consumer.worker import Worker
 
-RECONNECT_S = 1.0
+if TYPE_CHECKING:
+    from aio_pika.abc import AbstractConnection
+
 START_WITHIN_S = 20.0
 STOP_CONSUMING_S = 1.5
 STOP_LINKS_S = 1.5
@@ -82,8 +76,9 @@ class App:
         self._started = False
         self._startup = Startup()
         self.connection: AbstractConnection | None = None
-        self._broker, self._subscriber = _broker(self._url, self.topology, settings.concurrency)
-        self.subscription = Subscription(self._subscriber, settings.concurrency)
+        self.subscription = Subscription(
+            self._url, self.topology.requests.name, settings.concurrency
+        )
         self.ledger = Ledger(
             settings.ledger_url.get_secret_value(), settings.queue, settings.concurrency
         )
@@ -199,14 +194,12 @@ class App:
         await startup.take("publisher", self.publisher.connect)
         await startup.take("broker", self._connect)
         await startup.take("lease", self._take_lease)
-        self._subscriber(self.worker.handle)
         await startup.take("broker", self._consume)
         self._started = True
         log.info("worker.ready", queue=self.topology.requests.name, portal=self.portal.host)
 
     async def _connect(self) -> None:
-        with link_losses():
-            self.connection = await self._broker.connect()
+        self.connection = await self.subscription.connect()
 
     async def _take_lease(self) -> None:
         if self.connection is None:
@@ -218,7 +211,7 @@ class App:
     async def _consume(self) -> None:
         with link_losses(), explained(f"queue {self.topology.requests.name}"):
             async with asyncio.timeout(START_WITHIN_S):
-                await self._broker.start()
+                await self.subscription.start(self.worker.handle)
 
     def _work(self) -> list[Coroutine[Any, Any, object]]:
         jobs = {
@@ -298,7 +291,7 @@ class App:
         if all(in_order):
             await _within(STOP_LINKS_S, "lease", self.lease.release())
         await asyncio.gather(
-            _within(STOP_LINKS_S, "broker", self._broker.stop()),
+            _within(STOP_LINKS_S, "broker", self.subscription.stop()),
             _within(STOP_LINKS_S, "publisher", self.publisher.close()),
             _within(STOP_LINKS_S, "portal", self.portal.close()),
         )
@@ -340,8 +333,7 @@ async def run(settings: Settings, wait_s: float = math.inf) -> None:
 
     Raises:
         WrongSettings, BrokerUnavailable, WrongTopology, LedgerDown, OtherLedger, NoConsumer: As
-            `App` has
-            it.
+            `App` has it.
     """
     if skipped := service_variables():
         log.info("settings.skipped", names=sorted(skipped))
@@ -366,38 +358,3 @@ async def run(settings: Settings, wait_s: float = math.inf) -> None:
 def _end_at_once(number: int, _: object) -> None:
     """End without order: to the ledger and the broker it is as if the process were killed."""
     os._exit(128 + number)
-
-
-def _broker(urls: str, topology: Topology, prefetch: int) -> tuple[RabbitBroker, RabbitSubscriber]:
-    broker = RabbitBroker(
-        addresses_of(urls).first,
-        timeout=CONNECT_TIMEOUT_S,
-        reconnect_interval=RECONNECT_S,
-        default_channel=Channel(prefetch_count=prefetch),
-        graceful_timeout=1.0,  # `App` has drained before
-        apply_types=False,
-        logger=None,  # it would add a handler of its own, with tracebacks for each lost link
-        on_close=[_say_lost],
-        on_reconnected=[lambda _: log.info("broker.back")],
-    )
-    # FastStream has no public way to a connection that knows several addresses.
-    broker._connection_kwargs["connection_class"] = partial(  # noqa: SLF001
-        RobustConnection, urls, "worker"
-    )
-    subscriber = broker.subscriber(
-        # Passive: `declare` has made it. Left to itself FastStream would parse the bodies first.
-        RabbitQueue(topology.requests.name, declare=False),
-        decoder=_undecoded,
-        ack_policy=AckPolicy.MANUAL,
-        no_reply=True,
-    )
-    return broker, subscriber
-
-
-def _say_lost(_: AbstractConnection | None, error: BaseException | None) -> None:
-    if error is not None and not isinstance(error, asyncio.CancelledError):
-        log.warning("broker.lost", reason=why_lost(error))
-
-
-async def _undecoded(message: RabbitMessage) -> RabbitMessage:
-    return message

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from consumer.ledger import LedgerDown, WrongLedger
-from consumer.rabbitmq.connection import BrokerUnavailable, LoginRefused
+from consumer.rabbitmq.connection import BrokerUnavailable, LoginRefused, link_losses
 from consumer.rabbitmq.lease import OtherLedger
 from consumer.rabbitmq.topology import WrongTopology
 
@@ -47,7 +47,8 @@ class Startup:
         """
         while True:
             try:
-                await step()
+                with link_losses():
+                    await step()
             except LASTING:
                 raise
             except (LedgerDown, OtherLedger, BrokerUnavailable) as error:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Protocol
 
 import structlog
-from faststream.rabbit import RabbitMessage
 
 from consumer.announcer import Announcer
 from consumer.caller import GivenBack
@@ -18,6 +17,7 @@ from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import Defaults
 from consumer.processor import Processor
 from consumer.rabbitmq.connection import ConnectionLost, link_losses
+from consumer.rabbitmq.subscription import Message
 
 REMEMBERED = 1000
 
@@ -56,7 +56,7 @@ class Worker:
         self._consumer: tuple[object, str | None] = (None, None)
         self._draining = False
 
-    async def handle(self, message: RabbitMessage) -> None:
+    async def handle(self, message: Message) -> None:
         """Do what *message* asks for, then acknowledge it.
 
         When the link drops, aiormq cancels this handler in mid-call and the same message comes back
@@ -80,16 +80,14 @@ class Worker:
             with suppress(ConnectionLost), link_losses():
                 await message.reject(requeue=False)
 
-    def _see_consumer(self, message: RabbitMessage) -> None:
+    def _see_consumer(self, message: Message) -> None:
         """Notice the first message of a new consumer: another worker may have called until now."""
         channel, tag = message.raw_message.channel, message.raw_message.consumer_tag
         if channel is not self._consumer[0] or tag != self._consumer[1]:
             self._consumer = (channel, tag)
             self._rate_limiter.empty()
 
-    async def _take(
-        self, delivery: Delivery | Unreadable, key: str, message: RabbitMessage
-    ) -> None:
+    async def _take(self, delivery: Delivery | Unreadable, key: str, message: Message) -> None:
         task: asyncio.Task[None] | None = None
         try:
             if not (delivery.redelivered and delivery.identity in self._finished):

@@ -143,8 +143,9 @@ async def test_whatever_a_lost_link_raises_is_a_broker_to_wait_for(
 
     await startup.take("broker", step)
 
-    broke = "the link to the broker broke ({}): see CALLS_RABBITMQ_URL"
-    assert seen == ["", broke.format("TimeoutError"), broke.format("RuntimeError"), "x"]
+    broke = "the link to the broker broke"
+    assert [text.startswith(broke) for text in seen] == [False, True, True, False]
+    assert seen[-1] == "x"
     assert startup.waits_for is None
 
 

@@ -1,32 +1,63 @@
-"""Take messages from the queue, as long as nothing speaks against it."""
+"""Take messages from the queue of requests, as long as nothing speaks against it.
+
+All that is known of FastStream is here. It connects, keeps the connection and hands each message to
+our handler, as raw bytes: it would parse JSON first, and a body that is none would miss our
+dead-letter path. We take over what it has no public way for: several brokers' addresses, stopping
+and resuming the consumer (its own `stop` drops what arrives meanwhile), the prefetch, and whether a
+consumer is registered at all (its `ping` knows the connection only). Acknowledging is the worker's:
+FastStream's policies would settle a message whose call is not yet recorded.
+"""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeAlias
 
 import structlog
-from aio_pika.abc import AbstractRobustQueue
-from faststream.rabbit.subscriber import RabbitSubscriber
+from aio_pika.abc import AbstractConnection, AbstractRobustQueue
+from faststream import AckPolicy
+from faststream.rabbit import Channel, RabbitBroker, RabbitMessage, RabbitQueue
 
-from consumer.rabbitmq.connection import RPC_TIMEOUT_S, ConnectionLost, link_losses
+from consumer.rabbitmq.connection import (
+    CONNECT_TIMEOUT_S,
+    RPC_TIMEOUT_S,
+    ConnectionLost,
+    RobustConnection,
+    addresses_of,
+    link_losses,
+    why_lost,
+)
 
+RECONNECT_S = 1.0
 ALIGN_WITHIN_S = 15.0
 RETRY_S = 1.0
 
 log = structlog.get_logger(__name__)
 
+Message: TypeAlias = RabbitMessage
+
 
 class Subscription:
-    """The consumer of a FastStream subscriber, to be stopped, resumed and slowed down.
+    """The consumer of one queue, to be paused, resumed and slowed down.
 
     FastStream's own `stop` marks the subscriber stopped before it cancels the consumer; what
     arrives between would stay unacknowledged. So the consumer is cancelled here, first.
 
     Args:
-        subscriber: Started elsewhere.
-        prefetch: How many messages are in hand at most.
+        urls: The broker, or several with commas between.
+        queue: Which queue; it is there already.
+        prefetch: How many messages are handed out at once at most.
     """
 
-    def __init__(self, subscriber: RabbitSubscriber, prefetch: int) -> None:
-        self._subscriber = subscriber
+    def __init__(self, urls: str, queue: str, prefetch: int) -> None:
+        self._broker = _broker(urls, prefetch)
+        self._subscriber = self._broker.subscriber(
+            RabbitQueue(queue, declare=False),
+            decoder=_undecoded,
+            ack_policy=AckPolicy.MANUAL,
+            no_reply=True,
+        )
+        self._has_handler = False
         self._full = prefetch
         self._wanted = prefetch
         self._prefetch = prefetch
@@ -35,6 +66,26 @@ class Subscription:
         self._idle = asyncio.Event()
         self._stale = False
         self._failing = False
+
+    async def connect(self) -> AbstractConnection:
+        """Connect, and return the connection.
+
+        Raises:
+            BrokerUnavailable: It cannot be done now.
+        """
+        with link_losses():
+            return await self._broker.connect()
+
+    async def start(self, handle: Callable[[RabbitMessage], Awaitable[None]]) -> None:
+        """Hand each message to *handle* from now on; may be tried again."""
+        if not self._has_handler:
+            self._subscriber(handle)
+            self._has_handler = True
+        await self._broker.start()
+
+    async def stop(self) -> None:
+        """Close the connection."""
+        await self._broker.stop()
 
     @property
     def paused_by(self) -> set[str]:
@@ -146,3 +197,30 @@ class Subscription:
     @_tag.setter
     def _tag(self, tag: str | None) -> None:
         self._subscriber._consumer_tag = tag  # noqa: SLF001
+
+
+def _broker(urls: str, prefetch: int) -> RabbitBroker:
+    broker = RabbitBroker(
+        addresses_of(urls).first,
+        timeout=CONNECT_TIMEOUT_S,
+        reconnect_interval=RECONNECT_S,
+        default_channel=Channel(prefetch_count=prefetch),
+        graceful_timeout=1.0,  # the worker has drained before
+        apply_types=False,
+        logger=None,  # it would add a handler of its own, with tracebacks for each lost link
+        on_close=[_say_lost],
+        on_reconnected=[lambda _: log.info("broker.back")],
+    )
+    broker._connection_kwargs["connection_class"] = partial(  # noqa: SLF001  # several addresses
+        RobustConnection, urls, "worker"
+    )
+    return broker
+
+
+def _say_lost(_: AbstractConnection | None, error: BaseException | None) -> None:
+    if error is not None and not isinstance(error, asyncio.CancelledError):
+        log.warning("broker.lost", reason=why_lost(error))
+
+
+async def _undecoded(message: RabbitMessage) -> RabbitMessage:
+    return message
