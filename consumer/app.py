@@ -13,17 +13,16 @@ import structlog
 
 from consumer.announcer import Announcer
 from consumer.bitrix24.portal import Portal
-from consumer.bitrix24.responses import read_response
 from consumer.caller import Caller
-from consumer.decision import Refused, Unavailable
 from consumer.health import Part, serve
 from consumer.housekeeping import Housekeeping, keep_running
 from consumer.ledger import Ledger
 from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
-from consumer.limits.circuit_breaker import CircuitBreaker, Kind
+from consumer.limits.circuit_breaker import CircuitBreaker
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.operations.evictions import Evictions
+from consumer.probe import Probe
 from consumer.processor import Processor, Rules
 from consumer.rabbitmq.connection import (
     BrokerUnavailable,
@@ -34,6 +33,7 @@ from consumer.rabbitmq.policies import Policies
 from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.subscription import Subscription
 from consumer.rabbitmq.topology import declare, explained, topology_of
+from consumer.readiness import Readiness
 from consumer.reconciler import Reconciler
 from consumer.recorder import Recorder
 from consumer.settings import Settings, service_variables
@@ -51,7 +51,6 @@ LAST_S = 1.0
 END_TRIES = 4
 END_S = 0.25
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-PROBE = "server.time"
 NEAR_THE_LIMIT = 0.99
 
 log = structlog.get_logger(__name__)
@@ -94,43 +93,15 @@ class App:
             self.policies,
             declares=settings.declare,
         )
-        announcer = Announcer(self.publisher, self.topology)
-        self._rate_limiter = RateLimiter(settings.rate_per_s, settings.burst)
+        rate_limiter = RateLimiter(settings.rate_per_s, settings.burst)
         self.breaker = CircuitBreaker(
-            settings.pause_after, self.subscription, self._still_faulty, settings.default_line
+            settings.pause_after,
+            self.subscription,
+            Probe(self.portal, rate_limiter).still_shows,
+            settings.default_line,
         )
         self._recovery = Recovery(self.ledger, self.subscription)
-        ages = Ages(lambda: self.portal.clock_offset_s)
-        processor = Processor(
-            ledger=self.ledger,
-            ages=ages,
-            recovery=self._recovery,
-            caller=Caller(
-                self.portal,
-                self._rate_limiter,
-                self.breaker,
-                delays_s=settings.retry_delays_s,
-                operating_limit_s=settings.operating_limit_s * NEAR_THE_LIMIT,
-            ),
-            reconciler=Reconciler(
-                self.ledger, self.portal, self._rate_limiter, settings.history_lag_s
-            ),
-            recorder=Recorder(self.ledger, ages, self._recovery, announcer),
-            rules=Rules(
-                delays_s=settings.retry_delays_s,
-                timeout_s=settings.timeout_s,
-                lag_s=settings.history_lag_s,
-                retry_unsure=settings.when_unsure == "retry",
-            ),
-        )
-        self.worker = Worker(
-            processor=processor,
-            announcer=announcer,
-            subscription=self.subscription,
-            rate_limiter=self._rate_limiter,
-            breaker=self.breaker,
-            defaults=settings.request_defaults,
-        )
+        self.worker = self._build_worker(rate_limiter)
         self.lease = Lease(self._url, settings.queue, self.ledger)
         self._housekeeping = Housekeeping(
             url=self._url,
@@ -145,6 +116,48 @@ class App:
             is_idle=lambda: self.worker.idle,
             declares=settings.declare,
             retention_days=settings.ledger_retention_days,
+        )
+        self._readiness = Readiness(
+            subscription=self.subscription,
+            publisher=self.publisher,
+            breaker=self.breaker,
+            policies=self.policies,
+            troubles=lambda: self._housekeeping.troubles,
+            waits_for=lambda: self._startup.waits_for,
+        )
+
+    def _build_worker(self, rate_limiter: RateLimiter) -> Worker:
+        """Put together what a message meets on its way."""
+        settings = self._settings
+        ages = Ages(lambda: self.portal.clock_offset_s)
+        announcer = Announcer(self.publisher, self.topology)
+        processor = Processor(
+            ledger=self.ledger,
+            ages=ages,
+            recovery=self._recovery,
+            caller=Caller(
+                self.portal,
+                rate_limiter,
+                self.breaker,
+                delays_s=settings.retry_delays_s,
+                operating_limit_s=settings.operating_limit_s * NEAR_THE_LIMIT,
+            ),
+            reconciler=Reconciler(self.ledger, self.portal, rate_limiter, settings.history_lag_s),
+            recorder=Recorder(self.ledger, ages, self._recovery, announcer),
+            rules=Rules(
+                delays_s=settings.retry_delays_s,
+                timeout_s=settings.timeout_s,
+                lag_s=settings.history_lag_s,
+                retry_unsure=settings.when_unsure == "retry",
+            ),
+        )
+        return Worker(
+            processor=processor,
+            announcer=announcer,
+            subscription=self.subscription,
+            rate_limiter=rate_limiter,
+            breaker=self.breaker,
+            defaults=settings.request_defaults,
         )
 
     async def run(self, wait_s: float = math.inf) -> None:
@@ -222,57 +235,9 @@ class App:
         }
         return [keep_running(name, job) for name, job in jobs.items()]
 
-    async def _still_faulty(self, kind: Kind, codes: set[str]) -> bool:
-        """Ask the portal something harmless: does it still answer with one of *codes*?"""
-        await self._rate_limiter.acquire()
-        answer = await self.portal.ask(PROBE)
-        if answer is None:
-            return True
-        status, body = answer
-        if kind == "doubt":
-            return status in {502, 504}
-        try:
-            outcome = read_response(status, body)
-        except Exception:
-            # It is an answer, and none of the codes was read in it: one call will tell.
-            log.exception("probe.bug")
-            return False
-        return isinstance(outcome, Refused | Unavailable) and outcome.failure.code.upper() in codes
-
     def parts(self) -> dict[str, Part]:
         """Say how the parts are that readiness depends on."""
-        held = sorted(self.subscription.paused_by)
-        consuming = self.subscription.consuming
-        taking = "consuming" if consuming else f"held: {', '.join(held)}" if held else "no consumer"
-        stuck, connected = self.publisher.stuck_s > 0, self.publisher.connected
-        sending = "publishing" if connected else "not connected"
-        troubles = self._troubles()
-        return {
-            "started": Part(self._started, "started" if self._started else "starting or stopping"),
-            "broker": Part(consuming or held == ["portal"], troubles.get("broker", taking)),
-            "publisher": Part(
-                connected and not stuck,
-                troubles.get("publisher", "nothing is confirmed" if stuck else sending),
-            ),
-            "ledger": Part(
-                "ledger" not in held and "ledger" not in troubles,
-                troubles.get("ledger", "down" if "ledger" in held else "writable"),
-            ),
-            "pause": Part(ok=True, detail=self.breaker.detail),
-            # Ready all the same: calls go on, and to take the worker away would fix nothing.
-            "policies": Part(ok=True, detail=self.policies.detail),
-        }
-
-    def _troubles(self) -> dict[str, str]:
-        """Say in words what is wrong with a part, where that is known."""
-        known = self._housekeeping.troubles
-        troubles = {"broker": known.get("topology"), "ledger": known.get("lease")}
-        what, why = self._startup.waits_for, self._startup.reason
-        if what == "lease":
-            troubles["ledger"] = why
-        elif what is not None:
-            troubles[what] = f"no {what} yet: {why}"
-        return {part: text for part, text in troubles.items() if text is not None}
+        return self._readiness.parts(started=self._started)
 
     async def _serve(self) -> None:
         if self._settings.http_port:

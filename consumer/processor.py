@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
-from uuid import uuid4
 
 import structlog
 
@@ -13,6 +12,7 @@ from consumer import metrics
 from consumer.bitrix24.errors import REPORTED_FAILURES
 from consumer.bitrix24.portal import CONNECT_TIMEOUT_S
 from consumer.caller import Caller
+from consumer.claims import Claims
 from consumer.decision import Announce, Fail, Reconcile, Retry
 from consumer.delivery import Delivery
 from consumer.interruptible import Interruptible
@@ -43,7 +43,6 @@ from consumer.steps import (
     Replayed,
     Superseded,
     apply_decision,
-    claim,
     expire,
     in_doubt,
     next_step,
@@ -94,9 +93,9 @@ class Processor:
         self._reconciler = reconciler
         self._recorder = recorder
         self._rules = rules
-        self._owner = str(uuid4())
         self._undecided_s = rules.timeout_s + 2 * CONNECT_TIMEOUT_S
         self._waits = Interruptible()
+        self._claims = Claims(ledger, ages, recovery, self._waits)
         self._handed_out: set[asyncio.Task[object]] = set()
 
     async def process(self, delivery: Delivery) -> None:
@@ -137,7 +136,7 @@ class Processor:
             entry=entry,
             age_s=self._ages.age_of(entry),
             now=time.time(),
-            own=entry.owner == self._owner,
+            own=entry.owner == self._claims.owner,
             undecided_s=self._undecided_s,
         )
         match next_step(known, delivery.headers, self._ledger.digest(delivery.fields)):
@@ -151,7 +150,7 @@ class Processor:
             case NotYet(wait_s):
                 return Postponed(wait_s, entry)
             case Orphaned():
-                orphan = replace(entry, owner=self._owner)
+                orphan = replace(entry, owner=self._claims.owner)
                 return Noted(in_doubt(orphan, "WORKER_LOST", time.time()), entry)
             case InDoubt():
                 return await self._reconcile(entry, delivery)
@@ -170,7 +169,7 @@ class Processor:
         lost = headers.unsure_since is not None and not headers.redial
         if lost or (delivery.redelivered and not await self._ledger.has_begun()):
             # Whoever had it before us may have dialled, and this ledger cannot know.
-            draft = self._draft(delivery, call, headers.attempt, headers.replay)
+            draft = self._claims.draft(delivery, call, headers.attempt, headers.replay)
             return Noted(in_doubt(draft, "LEDGER_LOST", time.time()), None)
         if not delivery.redelivered:
             await self._begin_ledger()
@@ -262,7 +261,7 @@ class Processor:
         call = delivery.request
         if isinstance(call, Invalid):
             return Rejected(call, forget=was)
-        draft = self._draft(delivery, call, attempt, replay)
+        draft = self._claims.draft(delivery, call, attempt, replay)
         begin = call.not_before_s
         if call.has_expired(max(time.time(), begin)):
             return Reached(expire(draft, was), was)
@@ -273,7 +272,7 @@ class Processor:
         if call.has_expired(time.time()):
             return Reached(expire(draft, was), was)
         send_before = time.monotonic() + STALE_CLAIM_S
-        claimed = await self._claim(draft, was)
+        claimed = await self._claims.write(draft, was)
         if claimed is None:  # somebody else has changed the entry: look again
             return await self._take_step(delivery)
         if time.monotonic() > send_before or self._caller.stopping:
@@ -284,36 +283,6 @@ class Processor:
         decision = await self._caller.place(call, attempt, turn, send_before=send_before)
         reached = apply_decision(claimed, decision, time.time(), expires_at=call.expires_at_s)
         return Reached(reached, claimed)
-
-    async def _claim(self, draft: Entry, was: Entry | None) -> Entry | None:
-        """Write down that we are about to dial; None if somebody else was faster.
-
-        Where the ledger goes down in the middle, find out whether the claim is there.
-        """
-        claimed = claim(draft, was, time.time())
-        while True:
-            try:
-                if was is not None and was.state == "started":
-                    await self._ledger.remember_call(was)
-                return await self._ledger.put(claimed, was)
-            except LedgerDown as error:
-                with self._waits:
-                    await self._recovery.wait(error)
-
-    def _draft(self, delivery: Delivery, call: CallRequested, attempt: int, replay: int) -> Entry:
-        return Entry(
-            request_id=delivery.request_id,
-            state="placing",
-            attempt=attempt,
-            replay=replay,
-            owner=self._owner,
-            first_seen_at=delivery.headers.first_seen_at.timestamp(),
-            changed_at=time.time(),
-            line=call.from_line,
-            clock_offset_s=self._ages.clock_offset_s(),
-            body_digest=self._ledger.digest(delivery.fields),
-            target_digest=self._ledger.digest(call.to_number, call.from_line),
-        )
 
 
 _SETTLED = {Announce: "found", Retry: "dialled_again", Fail: "left_to_a_person"}

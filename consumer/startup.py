@@ -33,10 +33,8 @@ class Startup:
         self._began = time.monotonic()
         self._silence_s = 0.0
         self._said_at = -math.inf
-        self.waits_for: str | None = None
-        """Which step has failed, until it works."""
-        self.reason = ""
-        """What went wrong with it."""
+        self.waits_for: tuple[str, str] | None = None
+        """Which step has failed, and what went wrong, until it works."""
 
     async def take(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
         """Take a step, again and again until it works.
@@ -52,18 +50,18 @@ class Startup:
             except LASTING:
                 raise
             except (LedgerDown, OtherLedger, BrokerUnavailable) as error:
-                self.waits_for, self.reason = what, str(error)
+                self.waits_for = (what, str(error))
                 if time.monotonic() - self._began >= self._wait_s:
                     raise
-                self._say()
+                self._say(what, str(error))
                 await asyncio.sleep(RETRY_S)
             else:
                 self.waits_for = None
                 return
 
-    def _say(self) -> None:
+    def _say(self, what: str, reason: str) -> None:
         """Log what is waited for, less and less often."""
         if time.monotonic() - self._said_at >= self._silence_s:
-            log.warning("worker.waiting", what=self.waits_for, reason=self.reason)
+            log.warning("worker.waiting", what=what, reason=reason)
             self._said_at = time.monotonic()
             self._silence_s = min(max(self._silence_s * 2, FIRST_SILENCE_S), LONGEST_SILENCE_S)

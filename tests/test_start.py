@@ -137,7 +137,7 @@ async def test_whatever_a_lost_link_raises_is_a_broker_to_wait_for(
     startup = Startup()
 
     async def step() -> None:
-        seen.append(startup.reason)
+        seen.append(startup.waits_for[1] if startup.waits_for else "")
         if failures:
             raise failures.pop()
 
