@@ -18,6 +18,7 @@ from consumer.delivery import Delivery
 from consumer.interruptible import Interruptible
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
+from consumer.ledger.beginning import Beginning
 from consumer.ledger.recovery import Recovery
 from consumer.messages import CallRequested, Invalid
 from consumer.reconciler import Reconciler
@@ -96,7 +97,7 @@ class Processor:
         self._undecided_s = rules.timeout_s + 2 * CONNECT_TIMEOUT_S
         self._waits = Interruptible()
         self._claims = Claims(ledger, ages, recovery, self._waits)
-        self._handed_out: set[asyncio.Task[object]] = set()
+        self._beginning = Beginning(ledger, self._waits)
 
     async def process(self, delivery: Delivery) -> None:
         """Do what *delivery* asks for, to the point where its message can be acknowledged.
@@ -104,10 +105,8 @@ class Processor:
         Raises:
             GivenBack: Nothing may be dialled now; the message must go back to its queue.
         """
-        task = asyncio.current_task()
-        if delivery.redelivered and task is not None:
-            self._handed_out.add(task)
-            task.add_done_callback(self._handed_out.discard)
+        if delivery.redelivered:
+            self._beginning.note_handed_out(asyncio.current_task())
         done = False
         while not done:
             try:
@@ -172,22 +171,8 @@ class Processor:
             draft = self._claims.draft(delivery, call, headers.attempt, headers.replay)
             return Noted(in_doubt(draft, "LEDGER_LOST", time.time()), None)
         if not delivery.redelivered:
-            await self._begin_ledger()
+            await self._beginning.note_first()
         return await self._call(delivery, None, headers.attempt, headers.replay)
-
-    async def _begin_ledger(self) -> None:
-        """Note that nothing is handed out any more that this ledger does not know.
-
-        What was handed out before this ledger was made comes first, and must be recorded by now.
-        """
-        if await self._ledger.has_begun():
-            return
-        before = set(self._handed_out)
-        if before:
-            with self._waits:
-                await asyncio.wait(before)
-        if not any(task.cancelled() or task.exception() for task in before):
-            await self._ledger.begin()
 
     async def _replay(self, entry: Entry, delivery: Delivery) -> Result:
         """Try again what a person wants tried again; what was in doubt is looked up once more."""

@@ -17,7 +17,8 @@ import pytest
 from consumer.app import App
 from consumer.ledger import Ledger, LedgerDown
 from consumer.limits import circuit_breaker
-from consumer.operations.dead_letters import Choice, Replay, look, send_back
+from consumer.operations.dead_letter import Choice
+from consumer.operations.dead_letters import Replay, look, send_back
 from tests.conftest import Bench, ForeignPortal, Link
 
 if TYPE_CHECKING:

@@ -13,14 +13,8 @@ from consumer.cli.console import print_table, run, settings_or_exit
 from consumer.cli.ids import Chooser, NamesIds, choice_of
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.messages import Reason, read_moment, rfc3339
-from consumer.operations.dead_letters import (
-    Choice,
-    DeadLetter,
-    Groups,
-    NoSuchDeadLetter,
-    look,
-    masked,
-)
+from consumer.operations.dead_letter import Choice, DeadLetter, Groups, masked
+from consumer.operations.dead_letters import NoSuchDeadLetter, look
 from consumer.output import ids_of, say, shown_id
 from consumer.rabbitmq.topology import topology_of
 from consumer.settings import Settings

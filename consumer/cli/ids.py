@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from consumer.cli.console import Failed
-from consumer.operations.dead_letters import Choice, DeadLetter, NoSuchDeadLetter
+from consumer.operations.dead_letter import Choice, DeadLetter
+from consumer.operations.dead_letters import NoSuchDeadLetter
 from consumer.output import ids_of, shown_id
 
 F = TypeVar("F", bound=Callable[..., Any])

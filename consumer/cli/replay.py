@@ -17,15 +17,8 @@ from consumer.cli.console import Failed, run, settings_or_exit
 from consumer.cli.dead_letters import chooser, dlq, entries_of, filters
 from consumer.cli.ids import Chosen, NamesIds, chosen_of
 from consumer.messages import CallRequested
-from consumer.operations.dead_letters import (
-    Choice,
-    DeadLetter,
-    Groups,
-    Replay,
-    discard_letters,
-    look,
-    send_back,
-)
+from consumer.operations.dead_letter import Choice, DeadLetter, Groups
+from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
 from consumer.output import OutputFailed, is_terminal, say, shown_id
 from consumer.rabbitmq.connection import BrokerUnavailable, connect, link_losses
 from consumer.rabbitmq.topology import topology_of

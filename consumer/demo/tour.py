@@ -19,7 +19,8 @@ import httpx
 
 from consumer.demo.environment import DemoEnvironment, DemoFailed, demo_environment, end_of, stay
 from consumer.messages import STARTED, rfc3339
-from consumer.operations.dead_letters import Choice, DeadLetter, Replay, look, send_back
+from consumer.operations.dead_letter import Choice, DeadLetter
+from consumer.operations.dead_letters import Replay, look, send_back
 from consumer.operations.upstream import listening, publish_requests
 from consumer.output import escaped, say
 from consumer.rabbitmq.connection import connect

@@ -20,14 +20,8 @@ from yarl import URL
 
 from consumer.demo.private_node import PrivateNode, find_server
 from consumer.messages import FAILED, REQUESTED, STARTED
-from consumer.operations.dead_letters import (
-    Choice,
-    DeadLetter,
-    Replay,
-    discard_letters,
-    look,
-    send_back,
-)
+from consumer.operations.dead_letter import Choice, DeadLetter
+from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
 from consumer.operations.upstream import listening, publish_requests
 from consumer.rabbitmq.topology import declare, topology_of
 from consumer.settings import Settings, read_settings

@@ -13,16 +13,8 @@ from click.testing import CliRunner
 
 from consumer.cli.main import main
 from consumer.messages import REQUESTED, read_moment
-from consumer.operations.dead_letters import (
-    Choice,
-    DeadLetter,
-    Groups,
-    Replay,
-    discard_letters,
-    look,
-    masked,
-    send_back,
-)
+from consumer.operations.dead_letter import Choice, DeadLetter, Groups, masked
+from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
 from consumer.rabbitmq.browser import DeliveriesReturned, QueueBusy, browse
 from consumer.rabbitmq.connection import BrokerUnavailable
 from consumer.rabbitmq.topology import topology_of

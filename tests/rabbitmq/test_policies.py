@@ -16,14 +16,8 @@ from consumer.demo.broker import PrivateNode
 from consumer.messages import REQUESTED
 from consumer.metrics import REGISTRY
 from consumer.operations.check import check
-from consumer.operations.dead_letters import (
-    Choice,
-    DeadLetter,
-    Replay,
-    discard_letters,
-    look,
-    send_back,
-)
+from consumer.operations.dead_letter import Choice, DeadLetter
+from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
 from consumer.rabbitmq.connection import BrokerUnavailable
 from consumer.rabbitmq.policies import Setting
 from consumer.rabbitmq.topology import topology_of
