@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractConnection
 
 START_WITHIN_S = 20.0
-STOP_CONSUMING_S = 1.5
-STOP_LINKS_S = 1.5
-LAST_S = 1.0
+STOP_CONSUMING_S = 1.0
+STOP_LINKS_S = 1.0
+LAST_S = 0.5
 """How long a stopped process may take to end; see `run`."""
 END_TRIES = 4
 END_S = 0.25
@@ -249,22 +249,26 @@ class App:
         Every part has a limit: a broker that is away must not keep us from ending.
         """
         log.info("worker.draining")
-        in_order = await asyncio.gather(
+        cancelled, drained = await asyncio.gather(
             _within(STOP_CONSUMING_S, "consumer", self.subscription.close()),
             _within(self._settings.drain_s, "calls", self.worker.drain()),
         )
-        if all(in_order):
+        if cancelled and drained:
             await _within(STOP_LINKS_S, "lease", self.lease.release())
         await asyncio.gather(
-            _within(STOP_LINKS_S, "broker", self.subscription.stop()),
+            self._leave_broker(answers=cancelled),
             _within(STOP_LINKS_S, "publisher", self.publisher.close()),
             _within(STOP_LINKS_S, "portal", self.portal.close()),
         )
-        if self.connection is not None:  # where the broker's stop was cut short
-            await _within(LAST_S, "connection", self.connection.close())
         self._recovery.close()
         await _within(STOP_LINKS_S, "ledger", self.ledger.close())
         log.info("worker.stopped")
+
+    async def _leave_broker(self, *, answers: bool) -> None:
+        if answers:
+            await _within(STOP_LINKS_S, "broker", self.subscription.stop())
+        if self.connection is not None:  # which would try to come back for ever
+            await _within(LAST_S, "connection", self.connection.close())
 
 
 async def _within(limit_s: float, part: str, step: Coroutine[Any, Any, object]) -> bool:

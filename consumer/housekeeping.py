@@ -27,6 +27,7 @@ from consumer.rabbitmq.topology import (
     Topology,
     WrongTopology,
     bind_over,
+    declare_evicted,
     declare_over,
     missing_from,
 )
@@ -189,6 +190,7 @@ class Housekeeping:
                 await self._declare(connection, missing)
             elif self._declares:
                 await bind_over(connection, self._topology)
+                await declare_evicted(connection, self._topology)
         except WrongTopology as error:
             self._pause_for("topology", str(error))
         else:

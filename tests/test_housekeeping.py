@@ -6,8 +6,10 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import aio_pika
 import pytest
 from aio_pika.exceptions import DeliveryError
+from aiormq.exceptions import ChannelNotFoundEntity
 from structlog.testing import capture_logs
 
 from consumer.housekeeping import NoConsumer, keep_running
@@ -84,6 +86,22 @@ async def test_a_binding_that_was_removed_is_made_anew(
                     asked = await bench.ask()
 
         await bench.event(asked)
+
+
+async def test_the_queue_for_what_a_policy_evicts_is_declared_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.housekeeping.TEND_S", 0.0)
+    name = f"{bench.queue}.dlq.evicted"
+    async with bench.running():
+        await bench.channel.queue_delete(name)
+
+        async with asyncio.timeout(10), await aio_pika.connect(bench.given["rabbitmq_url"]) as link:
+            while True:
+                with suppress(ChannelNotFoundEntity):
+                    await (await link.channel()).declare_queue(name, passive=True)
+                    break
+                await asyncio.sleep(0.1)
 
 
 @pytest.mark.parametrize("suffix", ["dlq", "delay.1s"])

@@ -173,10 +173,20 @@ async def declare(url: str, topology: Topology, *, check_only: bool = False) -> 
     async with connection:
         async with plain_channel(connection) as channel:
             await declare_over(channel, topology, check_only=check_only)
-        # In a cluster a classic queue is away with its node; all else works without it.
-        with suppress(NodeDown):
-            async with plain_channel(connection) as channel:
-                await _declare_queue(channel, topology.evicted, check_only=check_only)
+        await declare_evicted(connection, topology, check_only=check_only)
+
+
+async def declare_evicted(
+    connection: AbstractConnection, topology: Topology, *, check_only: bool = False
+) -> None:
+    """Declare the queue that is away with its node, as a classic one is; all works without it.
+
+    Raises:
+        WrongTopology: As `declare` has it.
+    """
+    with suppress(NodeDown):
+        async with plain_channel(connection) as channel:
+            await _declare_queue(channel, topology.evicted, check_only=check_only)
 
 
 async def declare_over(
