@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from consumer.demo.broker import BrokerUnavailable, Say, docker_answers, end_of, install, to_stderr
+from consumer.demo.broker import BrokerUnavailable, Say, docker_answers, end_of, to_stderr
+from consumer.demo.installer import install
 from consumer.demo.private_node import free_ports
 
 IMAGE = "postgres:17-alpine"

@@ -107,6 +107,9 @@ async def _warnings(
         lines.append(f"{_some(unread)} cannot be read and will fail again: --set may fix it")
     if "to_number" in how.edits and len(letters) > 1:
         lines.append(f"all {len(letters)} will call the same number")
+    unsure = [x.id for x in letters if x.reason == "unsure"]
+    if unsure and "to_number" in how.edits and not how.redial:
+        lines.append(f"{_some(unsure)} was in doubt about another number: no look-up, dialled once")
     entries = await entries_of(settings, letters)
     if started := [id_ for id_, entry in (entries or {}).items() if entry.state == "started"]:
         then = "will be dialled again" if how.redial else "will be announced again, not dialled"

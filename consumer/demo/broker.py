@@ -10,7 +10,6 @@ import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from consumer import output
@@ -22,11 +21,9 @@ __all__ = ["BrokerUnavailable", "PrivateNode", "find_server", "rabbitmq"]
 Say = Callable[[str], None]
 
 IMAGE = "rabbitmq:4-management"
-POLICY = Path("/usr/sbin/policy-rc.d")
 
 NAMED_WITHIN_S = 5.0
 DOCKER_WITHIN_S = 2
-INSTALL_WITHIN_S = 600.0
 
 FOUR_WAYS = """There is no RabbitMQ to use. Any one of these gives one:
   - TEST_RABBITMQ_URL in the environment names a running broker
@@ -125,6 +122,10 @@ def installed(stack: ExitStack, say: Say) -> str | None:
     apt = shutil.which("apt-get")
     if apt is None or os.geteuid() != 0:
         return None
+    try:
+        from consumer.demo.installer import install  # noqa: PLC0415  # only a checkout has it
+    except ImportError:
+        return None
     say("installing rabbitmq-server with apt-get (some minutes)")
     try:
         install(apt, "rabbitmq-server")
@@ -132,47 +133,6 @@ def installed(stack: ExitStack, say: Say) -> str | None:
         say(f"apt-get failed, going on without it: {end_of(str(error))}")
         return None
     return private(stack, say)
-
-
-def install(apt: str, package: str) -> None:
-    with services_kept_off():
-        apt_get(apt, "update")  # should it fail, older lists may do
-        done = apt_get(apt, "install", "-y", "--no-install-recommends", package)
-    if done.returncode:
-        raise BrokerUnavailable(done.stdout)
-
-
-def apt_get(apt: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - apt-get
-        [apt, *arguments],
-        env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-        text=True,
-        timeout=INSTALL_WITHIN_S,
-    )
-
-
-@contextmanager
-def services_kept_off() -> Iterator[None]:
-    """Keep the package's postinst from starting the machine's own node.
-
-    Source: /usr/share/doc/init-system-helpers/README.policy-rc.d.gz
-    """
-    try:
-        policy = POLICY.open("x")
-    except FileExistsError:  # the machine has its own, such as Docker's, which forbids it too
-        yield
-        return
-    try:
-        with policy:
-            policy.write("#!/bin/sh\nexit 101\n")
-        POLICY.chmod(0o755)
-        yield
-    finally:
-        POLICY.unlink()
 
 
 def end_of(text: str) -> str:

@@ -15,6 +15,7 @@ import pytest
 from yarl import URL
 
 from consumer.demo import broker as devbroker
+from consumer.demo import installer
 from consumer.demo.broker import BrokerUnavailable, PrivateNode
 from consumer.demo.private_node import SIGNALS, refusal, signals_held
 
@@ -240,11 +241,11 @@ echo "$DEBIAN_FRONTEND $*: $(tail -n 1 {policy})" >>{log}
 
 @pytest.fixture
 def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(devbroker, "POLICY", tmp_path / "policy-rc.d")
+    monkeypatch.setattr(installer, "POLICY", tmp_path / "policy-rc.d")
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr("shutil.which", lambda _: str(tmp_path / "apt-get"))
     monkeypatch.setattr(devbroker, "private", lambda *_: "amqp://installed/")
-    return devbroker.POLICY
+    return installer.POLICY
 
 
 def write_apt_get(policy: Path, code: int) -> Path:

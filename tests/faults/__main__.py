@@ -21,6 +21,7 @@ import click
 
 from consumer.demo import broker as devbroker
 from consumer.demo.broker import PrivateNode
+from consumer.demo.installer import install
 from tests import postgres
 from tests.faults import deaths, doubts, ledgers, operators, outages, replicas
 from tests.faults.account import Row
@@ -135,7 +136,7 @@ def _need(package: str, find: Callable[[], object]) -> None:
     if apt is None or os.geteuid() != 0:
         raise click.ClickException(f"{package} is not installed, and only root may with apt-get")
     click.echo(f"installing {package} with apt-get (some minutes)", err=True)
-    devbroker.install(apt, package)
+    install(apt, package)
 
 
 def _parts(only: str | None, store: str | None, *, in_slice: bool) -> list[Part]:
