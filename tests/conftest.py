@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -22,23 +19,19 @@ import pytest
 import uvicorn
 from yarl import URL
 
-from consumer.app import App
 from consumer.demo import broker as devbroker
 from consumer.ledger import Ledger
-from consumer.messages import FAILED, REQUESTED, STARTED
+from consumer.messages import FAILED, STARTED
 from consumer.rabbitmq.topology import declare, topology_of
 from consumer.sandbox import SandboxPortal, Switches, create_app
-from consumer.settings import Settings
+from tests.commands import Command
+from tests.links import Link, linked
+from tests.portals import ForeignPortal
 from tests.postgres import NoPostgres, postgres
+from tests.workbench import Bench
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-
-    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
-
-WITHIN_S = 20.0
-"""How long a test waits for what should come at once."""
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 @pytest.fixture(scope="session")
@@ -134,55 +127,6 @@ async def portal_url(portal: SandboxPortal) -> AsyncIterator[str]:
     socket.close()
 
 
-@dataclass
-class ForeignPortal:
-    """A mock as anybody writes one: knows startwithtext only, and one CALL_ID.
-
-    Attributes:
-        answers: What a number is answered with, in order; the last one stays.
-        asked: The parameters of every call so far.
-        arrived: Set by each call; clear it to wait for the next.
-        may_answer: Cleared, it holds every answer back.
-    """
-
-    url: str = ""
-    answers: dict[str, list[bytes]] = field(default_factory=dict)
-    asked: list[dict[str, str]] = field(default_factory=list)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @staticmethod
-    def reply(status: int, body: bytes | dict[str, Any], *headers: str) -> bytes:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        head = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(content)}", *headers]
-        return "\r\n".join([*head, "Connection: close", "", ""]).encode() + content
-
-    def dialled(self, number: str) -> int:
-        """Count the calls to *number*."""
-        return sum(call["TO_NUMBER"] == number for call in self.asked)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            length = re.search(r"content-length: (\d+)", head)
-            body = await reader.readexactly(int(length[1]) if length else 0)
-            writer.write(await self._answer(head, body))
-            await writer.drain()
-        writer.close()
-
-    async def _answer(self, head: str, body: bytes) -> bytes:
-        if "startwithtext" not in head:
-            return self.reply(404, b"Not Found")
-        call = json.loads(body)
-        self.asked.append(call)
-        self.arrived.set()
-        await self.may_answer.wait()
-        scripted = self.answers.get(call["TO_NUMBER"])
-        if scripted:
-            return scripted.pop(0) if len(scripted) > 1 else scripted[0]
-        return self.reply(200, {"result": {"RESULT": True, "CALL_ID": "always-the-same"}})
-
-
 @pytest.fixture
 async def foreign() -> AsyncIterator[ForeignPortal]:
     mock = ForeignPortal()
@@ -192,58 +136,6 @@ async def foreign() -> AsyncIterator[ForeignPortal]:
     yield mock
     mock.may_answer.set()
     server.close()
-
-
-@dataclass
-class Link:
-    """A TCP proxy in front of a server: cut it, or freeze it so that both ends see silence."""
-
-    target: URL
-    url: str = ""
-    flows: asyncio.Event = field(default_factory=asyncio.Event)
-    writers: set[asyncio.StreamWriter] = field(default_factory=set)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    used: bool = False
-
-    def cut(self) -> None:
-        """Reset every connection; new ones are let through."""
-        for writer in list(self.writers):
-            writer.transport.abort()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.used = True
-        there = await asyncio.open_connection(self.target.host, self.target.port or 5672)
-        for source, sink in ((reader, there[1]), (there[0], writer)):
-            self.writers.add(sink)
-            task = asyncio.create_task(self._pump(source, sink))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await source.read(65536):
-                await self.flows.wait()
-                sink.write(data)
-                await sink.drain()
-        self.writers.discard(sink)
-        sink.close()
-
-
-@asynccontextmanager
-async def linked(
-    url: str, tls: ssl.SSLContext | None = None, *, port: int = 0
-) -> AsyncIterator[Link]:
-    """Put a link in front of the server at *url*, perhaps at a port or one that speaks TLS."""
-    proxy = Link(URL(url))
-    proxy.flows.set()
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", port, ssl=tls)
-    port = server.sockets[0].getsockname()[1]
-    proxy.url = str(URL(url).with_host("127.0.0.1").with_port(port))
-    yield proxy
-    server.close()
-    proxy.flows.set()
-    proxy.cut()
-    await asyncio.gather(*proxy.tasks)
 
 
 @pytest.fixture
@@ -258,149 +150,6 @@ async def database_link(database_url: str) -> AsyncIterator[Link]:
     """Lend a link to an empty database that can be cut and frozen."""
     async with linked(database_url) as proxy:
         yield proxy
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A message that the test has received, and the fields of its body if that is an object."""
-
-    message: AbstractIncomingMessage
-
-    @property
-    def headers(self) -> Mapping[str, Any]:
-        return self.message.headers
-
-    def __getitem__(self, name: str) -> Any:  # noqa: ANN401
-        return json.loads(self.message.body)[name]
-
-    @property
-    def fields(self) -> Any:  # noqa: ANN401
-        return json.loads(self.message.body)
-
-
-@dataclass
-class Bench:
-    """An exchange and queues of a test's own, what is published to them, what comes out."""
-
-    given: dict[str, Any]
-    channel: AbstractChannel
-    heard: list[Seen] = field(default_factory=list)
-    used: set[str] = field(default_factory=set)
-
-    def settings(self, **changes: object) -> Settings:
-        """Return settings for this bench, quick and without a rate limit."""
-        settings = Settings.model_validate(self.given | changes)
-        topology = topology_of(settings)
-        for queue in topology.queues:
-            self.used.add(queue.name)
-        self.used.add(f"{settings.queue}.ledger")
-        return settings
-
-    @property
-    def queue(self) -> str:
-        return str(self.given["queue"])
-
-    @property
-    def exchange(self) -> str:
-        return str(self.given["exchange"])
-
-    @asynccontextmanager
-    async def running(self, **changes: object) -> AsyncIterator[App]:
-        """Run a worker in this loop; it drains at the end of the block."""
-        app = App(self.settings(**changes))
-        task = asyncio.create_task(app.run())
-        try:
-            await self.until(lambda: app.subscription.consuming or task.done())
-            yield app
-        finally:
-            app.stop()
-            async with asyncio.timeout(WITHIN_S):
-                await task
-
-    async def publish(
-        self,
-        body: bytes | Mapping[str, object],
-        headers: Mapping[str, Any] | None = None,
-        *,
-        to_queue: bool = False,
-        **properties: Any,  # noqa: ANN401
-    ) -> None:
-        """Publish as upstream does, or *to_queue* through the default exchange, as an operator."""
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        message = aio_pika.Message(content, headers=dict(headers or {}), **properties)
-        if to_queue:
-            await self.channel.default_exchange.publish(message, self.queue)
-        else:
-            exchange = await self.channel.get_exchange(self.exchange, ensure=False)
-            await exchange.publish(message, REQUESTED)
-
-    async def ask(self, number: str = "+12025550100", **fields: object) -> str:
-        """Publish a request as upstream does, and return its id."""
-        request = self.request(number, **fields)
-        await self.publish(request)
-        return str(request["request_id"])
-
-    @staticmethod
-    def request(number: str = "+12025550100", **fields: object) -> dict[str, object]:
-        needed = {"request_id": str(uuid4()), "to_number": number, "text_to_pronounce": "Hello."}
-        return needed | fields
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until *holds*."""
-        async with asyncio.timeout(WITHIN_S):
-            while not holds():  # noqa: ASYNC110  # neither sandbox nor worker tells of all it does
-                await asyncio.sleep(0.01)
-
-    def events_of(self, request_id: str | None) -> list[Seen]:
-        """Return the events so far about one request."""
-        return [event for event in self.heard if event["request_id"] == request_id]
-
-    async def events(self, request_id: str | None, count: int = 1) -> list[Seen]:
-        """Wait for so many events about one request."""
-        await self.until(lambda: len(self.events_of(request_id)) >= count)
-        return self.events_of(request_id)
-
-    async def event(self, request_id: str | None) -> Seen:
-        """Wait for the first event about a request."""
-        return (await self.events(request_id))[0]
-
-    async def take(self, queue: str, count: int = 1, *, put_back: bool = False) -> list[Seen]:
-        """Take so many messages from a queue, waiting for them; perhaps only to look at them."""
-        taken: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-        source = await self.channel.get_queue(queue)
-        await self.channel.set_qos(prefetch_count=count)
-        tag = await source.consume(taken.put)
-        try:
-            async with asyncio.timeout(WITHIN_S):
-                messages = [await taken.get() for _ in range(count)]
-        finally:
-            await source.cancel(tag)
-        for message in messages:
-            await (message.nack() if put_back else message.ack())
-        return [Seen(message) for message in messages]
-
-    async def dead_letters(self, count: int = 1) -> list[Seen]:
-        """Take so many dead letters, waiting for them."""
-        return await self.take(f"{self.queue}.dlq", count)
-
-    async def waiting(self, delay_s: int, count: int = 1) -> list[Seen]:
-        """Take so many requests out of a delay queue, waiting for them."""
-        return await self.take(f"{self.queue}.delay.{delay_s}s", count)
-
-    async def count(self, queue: str) -> int:
-        """Count the messages that are ready in a queue."""
-        found = await self.channel.declare_queue(queue, passive=True)
-        return found.declaration_result.message_count or 0
-
-    async def until_count(self, queue: str, count: int) -> None:
-        """Wait until so many messages are ready in a queue."""
-        async with asyncio.timeout(WITHIN_S):
-            while await self.count(queue) != count:  # noqa: ASYNC110  # the broker tells nobody
-                await asyncio.sleep(0.01)
-
-    async def note(self, message: AbstractIncomingMessage) -> None:
-        await message.ack()
-        self.heard.append(Seen(message))
 
 
 @pytest.fixture
@@ -441,27 +190,6 @@ async def bench(rabbitmq_url: str, portal_url: str, tmp_path: Path) -> AsyncIter
         for queue in bench.used:
             await cleaning.queue_delete(queue)
         await cleaning.exchange_delete(name)
-
-
-@dataclass
-class Command:
-    """A `call-consumer` process."""
-
-    process: subprocess.Popen[bytes]
-    stdout: Path
-    stderr: Path
-
-    @property
-    def code(self) -> int | None:
-        return self.process.poll()
-
-    def log(self, event: str = "") -> list[dict[str, Any]]:
-        """Return the log lines so far, perhaps only those of one *event*."""
-        lines = [json.loads(line) for line in self.stdout.read_text().splitlines()]
-        return [line for line in lines if event in ("", line["event"])]
-
-    def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
 
 
 @pytest.fixture

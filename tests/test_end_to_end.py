@@ -20,7 +20,9 @@ from consumer.messages import Invalid, read_json
 
 if TYPE_CHECKING:
     from consumer.sandbox import SandboxPortal
-    from tests.conftest import Bench, ForeignPortal, Link, Seen
+    from tests.links import Link
+    from tests.portals import ForeignPortal
+    from tests.workbench import Bench, Seen
 
 WORKS = "+12025550100"
 WORKS_AT_THE_SECOND_TRY = "+12025550111"

@@ -12,7 +12,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.conftest import Bench, Command, ForeignPortal, Seen
+    from tests.commands import Command
+    from tests.portals import ForeignPortal
+    from tests.workbench import Bench, Seen
 
 SECRET = "canary5ecret"
 TEXT = "canary text"

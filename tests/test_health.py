@@ -20,7 +20,8 @@ from consumer.health import EVERYWHERE, LOOPBACK, listen
 from consumer.housekeeping import NoConsumer
 from consumer.messages import STARTED
 from consumer.sandbox import SandboxPortal
-from tests.conftest import Bench, Link
+from tests.links import Link
+from tests.workbench import Bench
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from consumer.messages import REQUESTED
 from consumer.rabbitmq.topology import declare
 
 if TYPE_CHECKING:
-    from tests.conftest import Bench, Link
+    from tests.links import Link
+    from tests.workbench import Bench
 
 UNAVAILABLE_ONCE = "+12025550111"
 

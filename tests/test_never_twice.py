@@ -19,10 +19,13 @@ from consumer.ledger import Ledger, LedgerDown
 from consumer.limits import circuit_breaker
 from consumer.operations.dead_letter import Choice
 from consumer.operations.dead_letters import Replay, look, send_back
-from tests.conftest import Bench, ForeignPortal, Link
+from tests.workbench import Bench
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from tests.links import Link
+    from tests.portals import ForeignPortal
 
 WORKS = "+12025550123"
 LOST = "+12025550100"

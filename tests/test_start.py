@@ -16,13 +16,14 @@ from consumer.app import App
 from consumer.ledger import LedgerDown, WrongLedger
 from consumer.rabbitmq.connection import BrokerUnavailable, ConnectionLost
 from consumer.startup import Startup
-from tests.conftest import linked
+from tests.links import linked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.conftest import Bench, Command
+    from tests.commands import Command
+    from tests.workbench import Bench
 
 NOBODY = "amqp://u:canary5ecret@127.0.0.1:9/"
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.conftest import Bench, Command, ForeignPortal, Link
+    from tests.commands import Command
+    from tests.links import Link
+    from tests.portals import ForeignPortal
+    from tests.workbench import Bench
 
 ENDS_WITHIN_S = 5.0
 NUMBER = "+12025550101"

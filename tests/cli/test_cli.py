@@ -23,7 +23,7 @@ from consumer.messages import FAILED, REQUESTED, STARTED
 from consumer.rabbitmq.connection import connect
 from consumer.rabbitmq.publisher import Publisher, build_message
 from consumer.rabbitmq.topology import Topology, build_topology, declare
-from tests.conftest import Command
+from tests.commands import Command
 
 COMMAND = str(Path(sys.executable).with_name("call-consumer"))
 NOWHERE = "amqp://guest:hush@127.0.0.1:1/"

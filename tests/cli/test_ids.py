@@ -15,7 +15,7 @@ import click
 import pytest
 
 from consumer.cli.replay import dlq
-from tests.conftest import Bench
+from tests.workbench import Bench
 
 COMMAND = str(Path(sys.executable).with_name("call-consumer"))
 ODD_IDS = ("--redial", "--all", "-h", "--dry-run", "--not-replayed", "-x3F", "--", "a\n\x1b[2Jb")

@@ -21,7 +21,8 @@ import yaml
 
 from consumer import metrics
 from consumer.demo.tour import requests
-from tests.conftest import WITHIN_S, Bench, Command
+from tests.commands import Command
+from tests.workbench import WITHIN_S, Bench
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "helm" / "call-consumer" / "files"

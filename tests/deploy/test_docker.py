@@ -25,7 +25,8 @@ from consumer.operations.dead_letters import Replay, discard_letters, look, send
 from consumer.operations.upstream import listening, publish_requests
 from consumer.rabbitmq.topology import declare, topology_of
 from consumer.settings import Settings, read_settings
-from tests.conftest import WITHIN_S, Bench, Command
+from tests.commands import Command
+from tests.workbench import WITHIN_S, Bench
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"

@@ -5,7 +5,7 @@ from aio_pika.abc import AbstractQueue
 
 from consumer.messages import REQUESTED
 from consumer.sandbox import SandboxPortal
-from tests.conftest import Bench
+from tests.workbench import Bench
 
 
 async def test_a_queues_arguments_are_changed_and_no_request_is_lost(

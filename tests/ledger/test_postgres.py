@@ -17,7 +17,8 @@ from consumer.operations.check import Finding, check
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal
 from tests.certificates import Authority
-from tests.conftest import Bench, Link
+from tests.links import Link
+from tests.workbench import Bench
 
 QUEUE = "call.requested"
 

@@ -12,7 +12,7 @@ from consumer.decision import Failure, Outcome, Placed, Refused, Unavailable, Un
 from consumer.limits import circuit_breaker
 from consumer.limits.circuit_breaker import Call, CircuitBreaker, Fault, Kind, fault_of
 from consumer.sandbox import SandboxPortal
-from tests.conftest import Bench
+from tests.workbench import Bench
 
 FAULTS: dict[str, tuple[Outcome, bool, Fault | None]] = {
     "placed": (Placed("c1"), True, None),

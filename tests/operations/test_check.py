@@ -12,7 +12,8 @@ from consumer.operations import check as checking
 from consumer.operations.check import Finding, check
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal
-from tests.conftest import Bench, Command
+from tests.commands import Command
+from tests.workbench import Bench
 
 
 async def findings(bench: Bench, **changes: object) -> dict[str, Finding]:

@@ -19,7 +19,9 @@ from consumer.rabbitmq.browser import DeliveriesReturned, QueueBusy, browse
 from consumer.rabbitmq.connection import BrokerUnavailable
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal
-from tests.conftest import Bench, Command, Link
+from tests.commands import Command
+from tests.links import Link
+from tests.workbench import Bench
 
 NO_BASE_LINE = "+12025550120"
 NAMED = ("rabbitmq_url", "exchange", "queue")

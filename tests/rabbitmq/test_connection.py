@@ -27,13 +27,14 @@ from consumer.rabbitmq.connection import (
 )
 from consumer.rabbitmq.topology import WrongTopology, build_topology, declare
 from tests.certificates import Authority
-from tests.conftest import linked
+from tests.links import linked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-    from tests.conftest import Bench, Command
+    from tests.commands import Command
+    from tests.workbench import Bench
 
 PORTAL = "http://127.0.0.1:9/rest/1/canary5ecret/"
 WRONG_PASSWORD = "canary5ecret"

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from tests.conftest import Bench, Command, ForeignPortal, Link
+    from tests.commands import Command
+    from tests.links import Link
+    from tests.portals import ForeignPortal
+    from tests.workbench import Bench
 
 
 @asynccontextmanager

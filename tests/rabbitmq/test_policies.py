@@ -21,7 +21,8 @@ from consumer.operations.dead_letters import Replay, discard_letters, look, send
 from consumer.rabbitmq.connection import BrokerUnavailable
 from consumer.rabbitmq.policies import Setting
 from consumer.rabbitmq.topology import topology_of
-from tests.conftest import Bench, linked
+from tests.links import linked
+from tests.workbench import Bench
 
 SHORT_CONSUMER_TIMEOUT = (
     "application:set_env(rabbit, channel_tick_interval, 500), "

@@ -15,7 +15,8 @@ from consumer.rabbitmq.publisher import NotPublished, Publisher, build_message
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.conftest import Bench, Link
+    from tests.links import Link
+    from tests.workbench import Bench
 
 DEADLINE_S = 1.5
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import pytest
 
     from consumer.sandbox import SandboxPortal
-    from tests.conftest import Bench, Link
+    from tests.links import Link
+    from tests.workbench import Bench
 
 
 async def test_what_is_held_takes_nothing_until_the_last_reason_is_gone(

@@ -15,8 +15,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.conftest import Bench
 from tests.ship.engine import docker, health_checked
+from tests.workbench import Bench
 
 UP_WITHIN_S = 300
 READY_WITHIN_S = 60

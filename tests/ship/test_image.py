@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Bench, ForeignPortal
+from tests.portals import ForeignPortal
 from tests.ship.engine import docker
+from tests.workbench import Bench
 
 BASE = "python:3.13-slim"
 MOST_BYTES = 150_000_000
