@@ -1,10 +1,11 @@
-"""Which message belongs to which state: events, delayed requests, dead letters, each logged."""
+"""Which messages belong to which state: events, delayed requests, dead letters. Pure."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, assert_never
 
-import structlog
+from prometheus_client import Counter
 
 from consumer import metrics
 from consumer.delivery import Delivery, MessageHeaders, Unreadable
@@ -19,48 +20,63 @@ from consumer.events import (
     to_json,
 )
 from consumer.ledger import Entry
-from consumer.messages import ConfirmedBy, Invalid, rfc3339
-from consumer.rabbitmq.publisher import Publisher, build_message
+from consumer.messages import Invalid, rfc3339
+from consumer.rabbitmq.publisher import Outgoing
 from consumer.rabbitmq.topology import Topology
 
 GRACE_S = 0.5
 
-log = structlog.get_logger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A message to publish, and what to log and count once the broker has it.
+
+    Attributes:
+        event: The log line's; empty for none.
+        level: How severe that is.
+    """
+
+    outgoing: Outgoing
+    event: str = ""
+    level: Literal["info", "warning"] = "info"
+    fields: Mapping[str, object] = field(default_factory=dict)
+    counter: Counter | None = None
 
 
 class Announcer:
-    """Publishes what belongs to the states that requests reach, until the broker confirms it."""
+    """Says which messages belong to a state. The first of them is the one that must not be lost."""
 
-    def __init__(self, publisher: Publisher, topology: Topology) -> None:
-        self._publisher = publisher
+    def __init__(self, topology: Topology) -> None:
         self._topology = topology
         self._source = f"/call-consumer/{topology.requests.name}"
 
-    async def started(
-        self, entry: Entry, delivery: Delivery, confirmed_by: ConfirmedBy | None = None
-    ) -> None:
-        """Announce that the portal accepted the call."""
-        event = CallStarted(
-            event_id=event_id(entry.request_id, entry.replay, "call.started"),
-            request_id=entry.request_id,
-            call_id=entry.call_id,
-            to_number=delivery.number or "",
-            from_line=entry.line or "",
-            voice=delivery.call.voice if delivery.call else None,
-            attempt=entry.attempt,
-            replay=entry.replay,
-            requested_at=_time(entry.first_seen_at),
-            started_at=_time(entry.changed_at),
-            confirmed_by=confirmed_by or entry.confirmed_by or "answer",
-            metadata=delivery.call.metadata if delivery.call else None,
-        )
-        await self._announce(event, delivery.headers)
-        log.info("call.started", call_id=entry.call_id, confirmed_by=event.confirmed_by)
+    def announcements(
+        self, entry: Entry, delivery: Delivery, *, asked_again: bool = False
+    ) -> list[Announcement]:
+        """Return what belongs to the state of *entry*, in order.
 
-    async def postponed(
+        Args:
+            entry: As the ledger has it.
+            delivery: The message that the request came in.
+            asked_again: Whether a person asked for it once more.
+        """
+        match entry.state:
+            case "started":
+                return [self._started(entry, delivery, asked_again=asked_again)]
+            case "delayed":
+                return [self.postponed(delivery, entry.due_at - entry.changed_at, entry)]
+            case "failed" if entry.published:
+                return [self._failed(entry, delivery)]
+            case "failed":
+                return [self._dead_letter(entry, delivery), self._failed(entry, delivery)]
+            case "placing":
+                return []
+        assert_never(entry.state)
+
+    def postponed(
         self, delivery: Delivery, wait_s: float, entry: Entry | None = None
-    ) -> None:
-        """Put a request into the delay queue nearest to *wait_s* seconds."""
+    ) -> Announcement:
+        """Return the request, for the delay queue nearest to *wait_s* seconds."""
         headers = delivery.headers.as_amqp() | {"x-reason": "not_before"}
         if entry is not None:
             headers = replace(
@@ -72,21 +88,76 @@ class Announcer:
             ).as_amqp() | _trouble(entry)
         # What was to be 30 s when it was recorded shall not become six times 5 s a moment later.
         queue = self._topology.delay_for(wait_s + (GRACE_S if entry is not None else 0.0))
-        message = build_message(delivery.body, headers, correlation_id=delivery.request_id)
-        await self._publisher.publish_until_confirmed(message, "", queue.name)
         delay = next(d for d, known in self._topology.delays.items() if known is queue)
-        metrics.DELAYED.labels(delay).inc()
-        log.info(
+        return Announcement(
+            Outgoing(
+                body=delivery.body,
+                headers=headers,
+                routing_key=queue.name,
+                correlation_id=delivery.request_id,
+            ),
             "call.delayed",
-            queue=queue.name,
-            wait_s=round(max(wait_s, 0.0), 1),
-            code=entry.code if entry else None,
-            cause=_cause(entry),
-            unsure=bool(entry and entry.unsure_since is not None),
+            fields={
+                "queue": queue.name,
+                "wait_s": round(max(wait_s, 0.0), 1),
+                "code": entry.code if entry else None,
+                "cause": _cause(entry),
+                "unsure": bool(entry and entry.unsure_since is not None),
+            },
+            counter=metrics.DELAYED.labels(delay),
         )
 
-    async def dead_letter(self, entry: Entry, delivery: Delivery) -> None:
-        """Keep a request that failed."""
+    def invalid(self, message: Delivery | Unreadable, error: Invalid) -> list[Announcement]:
+        """Return what belongs to a message that is no request; it has no entry in the ledger.
+
+        A body that is not even JSON of a size that we allow is kept by the broker itself, once its
+        message is rejected: nothing of that size is sent back over the link.
+        """
+        failed_at = rfc3339(datetime.now(UTC))
+        headers = replace(message.headers, attempt=0, redial=False, unsure_since=None)
+        event = CallFailed(
+            event_id=invalid_event_id(message.body),
+            request_id=error.request_id,
+            reason="invalid",
+            code=error.code,
+            description=error.description,
+            attempt=0,
+            replay=headers.replay,
+            failed_at=failed_at,
+        )
+        # No attempt was made, whatever the message says.
+        told = {"reason": "invalid", "code": error.code, "description": error.description}
+        announced = Announcement(
+            self._event(event, headers), "call.failed", "warning", told | {"attempt": 0}
+        )
+        counter = metrics.DEAD_LETTERS.labels("invalid")
+        if isinstance(message, Unreadable) and not message.parsed:
+            return [replace(announced, counter=counter)]
+        kept = headers.as_amqp() | {f"x-{name}": text for name, text in told.items()}
+        letter = self._to_dead_letters(
+            message.body, kept | {"x-failed-at": failed_at}, error.request_id
+        )
+        return [Announcement(letter, counter=counter), announced]
+
+    def _started(self, entry: Entry, delivery: Delivery, *, asked_again: bool) -> Announcement:
+        event = CallStarted(
+            event_id=event_id(entry.request_id, entry.replay, "call.started"),
+            request_id=entry.request_id,
+            call_id=entry.call_id,
+            to_number=delivery.number or "",
+            from_line=entry.line or "",
+            voice=delivery.call.voice if delivery.call else None,
+            attempt=entry.attempt,
+            replay=entry.replay,
+            requested_at=_time(entry.first_seen_at),
+            started_at=_time(entry.changed_at),
+            confirmed_by="ledger" if asked_again else entry.confirmed_by or "answer",
+            metadata=delivery.call.metadata if delivery.call else None,
+        )
+        fields = {"call_id": entry.call_id, "confirmed_by": event.confirmed_by}
+        return Announcement(self._event(event, delivery.headers), "call.started", fields=fields)
+
+    def _dead_letter(self, entry: Entry, delivery: Delivery) -> Announcement:
         headers = replace(
             delivery.headers,
             attempt=entry.attempt,
@@ -95,15 +166,10 @@ class Announcer:
             unsure_since=None if entry.unsure_since is None else _moment(entry.unsure_since),
         )
         failed = _trouble(entry) | {"x-failed-at": _time(entry.changed_at)}
-        message = build_message(
-            delivery.body, headers.as_amqp() | failed, correlation_id=entry.request_id
-        )
-        queue = self._topology.dead_letters.name
-        await self._publisher.publish_until_confirmed(message, "", queue)
-        metrics.DEAD_LETTERS.labels(entry.reason).inc()
+        letter = self._to_dead_letters(delivery.body, headers.as_amqp() | failed, entry.request_id)
+        return Announcement(letter, counter=metrics.DEAD_LETTERS.labels(entry.reason))
 
-    async def failed(self, entry: Entry, delivery: Delivery) -> None:
-        """Announce that no call will come of a request."""
+    def _failed(self, entry: Entry, delivery: Delivery) -> Announcement:
         event = CallFailed(
             event_id=event_id(entry.request_id, entry.replay, "call.failed"),
             request_id=entry.request_id,
@@ -118,51 +184,30 @@ class Announcer:
             from_line=entry.line,
             metadata=delivery.call.metadata if delivery.call else None,
         )
-        await self._announce(event, delivery.headers)
-        log.warning("call.failed", reason=event.reason, code=event.code, cause=_cause(entry))
+        fields = {"reason": event.reason, "code": event.code, "cause": _cause(entry)}
+        outgoing = self._event(event, delivery.headers)
+        return Announcement(outgoing, "call.failed", "warning", fields)
 
-    async def invalid(self, message: Delivery | Unreadable, error: Invalid) -> None:
-        """Announce a message that is no request, and keep it; it has no entry in the ledger.
-
-        A body that is not even JSON of a size that we allow is kept by the broker itself, once its
-        message is rejected: nothing of that size is sent back over the link.
-        """
-        failed_at = rfc3339(datetime.now(UTC))
-        headers = replace(message.headers, attempt=0, redial=False, unsure_since=None)
-        if isinstance(message, Delivery) or message.parsed:
-            told = headers.as_amqp() | {
-                "x-reason": "invalid",
-                "x-code": error.code,
-                "x-description": error.description,
-                "x-failed-at": failed_at,
-            }
-            kept = build_message(message.body, told, correlation_id=error.request_id)
-            queue = self._topology.dead_letters.name
-            await self._publisher.publish_until_confirmed(kept, "", queue)
-        metrics.DEAD_LETTERS.labels("invalid").inc()
-        event = CallFailed(
-            event_id=invalid_event_id(message.body),
-            request_id=error.request_id,
-            reason="invalid",
-            code=error.code,
-            description=error.description,
-            attempt=0,
-            replay=headers.replay,
-            failed_at=failed_at,
+    def _to_dead_letters(
+        self, body: bytes, headers: Mapping[str, Any], request_id: str | None
+    ) -> Outgoing:
+        return Outgoing(
+            body=body,
+            headers=headers,
+            routing_key=self._topology.dead_letters.name,
+            correlation_id=request_id,
         )
-        await self._announce(event, headers)
-        told = {"reason": "invalid", "code": error.code, "description": error.description}
-        log.warning("call.failed", attempt=0, **told)  # none was made, whatever the message says
 
-    async def _announce(self, event: Event, headers: MessageHeaders) -> None:
+    def _event(self, event: Event, headers: MessageHeaders) -> Outgoing:
         kind = event_type(event)
-        message = build_message(
-            to_json(event),
-            cloud_event_headers(event, self._source) | dict(headers.trace),
+        return Outgoing(
+            body=to_json(event),
+            headers=cloud_event_headers(event, self._source) | dict(headers.trace),
+            routing_key=kind,
+            exchange=self._topology.exchange,
             kind=kind,
             correlation_id=event.request_id,
         )
-        await self._publisher.publish_until_confirmed(message, self._topology.exchange, kind)
 
 
 def _cause(entry: Entry | None) -> str | None:

@@ -16,6 +16,7 @@ from consumer.bitrix24.portal import Portal
 from consumer.caller import Caller
 from consumer.health import Part, serve
 from consumer.housekeeping import Housekeeping, keep_running
+from consumer.interruptible import Interruptible
 from consumer.ledger import Ledger
 from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
@@ -129,8 +130,8 @@ class App:
     def _build_worker(self, rate_limiter: RateLimiter) -> Worker:
         """Put together what a message meets on its way."""
         settings = self._settings
+        waits = Interruptible()
         ages = Ages(lambda: self.portal.clock_offset_s)
-        announcer = Announcer(self.publisher, self.topology)
         processor = Processor(
             ledger=self.ledger,
             ages=ages,
@@ -143,7 +144,14 @@ class App:
                 operating_limit_s=settings.operating_limit_s * NEAR_THE_LIMIT,
             ),
             reconciler=Reconciler(self.ledger, self.portal, rate_limiter, settings.history_lag_s),
-            recorder=Recorder(self.ledger, ages, self._recovery, announcer),
+            recorder=Recorder(
+                ledger=self.ledger,
+                ages=ages,
+                recovery=self._recovery,
+                announcer=Announcer(self.topology),
+                publisher=self.publisher,
+            ),
+            waits=waits,
             rules=Rules(
                 delays_s=settings.retry_delays_s,
                 timeout_s=settings.timeout_s,
@@ -153,7 +161,7 @@ class App:
         )
         return Worker(
             processor=processor,
-            announcer=announcer,
+            waits=waits,
             subscription=self.subscription,
             rate_limiter=rate_limiter,
             breaker=self.breaker,

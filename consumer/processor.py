@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
+from uuid import uuid4
 
 import structlog
 
@@ -12,9 +13,8 @@ from consumer import metrics
 from consumer.bitrix24.errors import REPORTED_FAILURES
 from consumer.bitrix24.portal import CONNECT_TIMEOUT_S
 from consumer.caller import Caller
-from consumer.claims import Claims
 from consumer.decision import Announce, Fail, Reconcile, Retry
-from consumer.delivery import Delivery
+from consumer.delivery import Delivery, Unreadable
 from consumer.interruptible import Interruptible
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
@@ -25,6 +25,7 @@ from consumer.reconciler import Reconciler
 from consumer.reconciliation import DoubtfulCall, LookUpFailed, NotFound, reconcile
 from consumer.recorder import (
     AlreadyKnown,
+    Decided,
     Ignored,
     Noted,
     Postponed,
@@ -43,7 +44,7 @@ from consumer.steps import (
     Orphaned,
     Replayed,
     Superseded,
-    apply_decision,
+    claim,
     expire,
     in_doubt,
     next_step,
@@ -85,6 +86,7 @@ class Processor:
         caller: Caller,
         reconciler: Reconciler,
         recorder: Recorder,
+        waits: Interruptible,
         rules: Rules,
     ) -> None:
         self._ledger = ledger
@@ -95,30 +97,30 @@ class Processor:
         self._recorder = recorder
         self._rules = rules
         self._undecided_s = rules.timeout_s + 2 * CONNECT_TIMEOUT_S
-        self._waits = Interruptible()
-        self._claims = Claims(ledger, ages, recovery, self._waits)
+        self._waits = waits
+        self._owner = str(uuid4())
         self._beginning = Beginning(ledger, self._waits)
 
-    async def process(self, delivery: Delivery) -> None:
-        """Do what *delivery* asks for, to the point where its message can be acknowledged.
+    async def process(self, message: Delivery | Unreadable) -> None:
+        """Do what *message* asks for, to the point where it can be acknowledged.
 
         Raises:
             GivenBack: Nothing may be dialled now; the message must go back to its queue.
         """
-        if delivery.redelivered:
+        if message.redelivered:
             self._beginning.note_handed_out(asyncio.current_task())
         done = False
         while not done:
             try:
-                result = await self._take_step(delivery)
-                done = await self._recorder.carry_out(result, delivery)
+                result = (
+                    Rejected(message.error)
+                    if isinstance(message, Unreadable)
+                    else await self._take_step(message)
+                )
+                done = await self._recorder.carry_out(result, message)
             except LedgerDown as error:
                 with self._waits:
                     await self._recovery.wait(error)
-
-    def interrupt(self, task: asyncio.Task[None]) -> None:
-        """Cancel *task* if it has not begun to dial: its message goes back to the queue."""
-        self._waits.cancel(task)
 
     def stop(self) -> None:
         """Dial nothing more that has not begun."""
@@ -135,7 +137,7 @@ class Processor:
             entry=entry,
             age_s=self._ages.age_of(entry),
             now=time.time(),
-            own=entry.owner == self._claims.owner,
+            own=entry.owner == self._owner,
             undecided_s=self._undecided_s,
         )
         match next_step(known, delivery.headers, self._ledger.digest(delivery.fields)):
@@ -149,7 +151,7 @@ class Processor:
             case NotYet(wait_s):
                 return Postponed(wait_s, entry)
             case Orphaned():
-                orphan = replace(entry, owner=self._claims.owner)
+                orphan = replace(entry, owner=self._owner)
                 return Noted(in_doubt(orphan, "WORKER_LOST", time.time()), entry)
             case InDoubt():
                 return await self._reconcile(entry, delivery)
@@ -168,7 +170,7 @@ class Processor:
         lost = headers.unsure_since is not None and not headers.redial
         if lost or (delivery.redelivered and not await self._ledger.has_begun()):
             # Whoever had it before us may have dialled, and this ledger cannot know.
-            draft = self._claims.draft(delivery, call, headers.attempt, headers.replay)
+            draft = self._draft(delivery, call, headers.attempt, headers.replay)
             return Noted(in_doubt(draft, "LEDGER_LOST", time.time()), None)
         if not delivery.redelivered:
             await self._beginning.note_first()
@@ -196,10 +198,8 @@ class Processor:
         call = delivery.request
         if isinstance(call, Invalid):
             # A setting changed, so that its number or line cannot be read any more.
-            return Reached(
-                apply_decision(entry, Fail("unsure", entry.failure), time.time(), expires_at=None),
-                entry,
-            )
+            doubt_age_s = self._ages.age_of_doubt(entry)
+            return Decided(entry, Fail("unsure", entry.failure), doubt_age_s=doubt_age_s)
         self._caller.check()
         with self._waits:
             finding = await self._reconciler.look(entry, call)
@@ -217,15 +217,7 @@ class Processor:
             rang_not = isinstance(finding, NotFound) and finding.conclusive
             was = replace(entry, unsure_since=None) if rang_not else entry
             return await self._call(delivery, was, decision.attempt, entry.replay)
-        now = time.time()
-        reached = apply_decision(
-            entry,
-            decision,
-            now,
-            expires_at=call.expires_at_s,
-            unsure_since=now - doubt.age_s,
-        )
-        return Reached(reached, entry)
+        return Decided(entry, decision, call.expires_at_s, doubt.age_s)
 
     def _doubt(self, entry: Entry) -> DoubtfulCall:
         age_s = self._ages.age_of_doubt(entry)
@@ -246,7 +238,7 @@ class Processor:
         call = delivery.request
         if isinstance(call, Invalid):
             return Rejected(call, forget=was)
-        draft = self._claims.draft(delivery, call, attempt, replay)
+        draft = self._draft(delivery, call, attempt, replay)
         begin = call.not_before_s
         if call.has_expired(max(time.time(), begin)):
             return Reached(expire(draft, was), was)
@@ -257,7 +249,7 @@ class Processor:
         if call.has_expired(time.time()):
             return Reached(expire(draft, was), was)
         send_before = time.monotonic() + STALE_CLAIM_S
-        claimed = await self._claims.write(draft, was)
+        claimed = await self._claim(claim(draft, was, time.time()), was)
         if claimed is None:  # somebody else has changed the entry: look again
             return await self._take_step(delivery)
         if time.monotonic() > send_before or self._caller.stopping:
@@ -266,8 +258,31 @@ class Processor:
             return Noted(freed, claimed)
         metrics.AGE.observe(claimed.claimed_at - max(claimed.first_seen_at, begin))
         decision = await self._caller.place(call, attempt, turn, send_before=send_before)
-        reached = apply_decision(claimed, decision, time.time(), expires_at=call.expires_at_s)
-        return Reached(reached, claimed)
+        return Decided(claimed, decision, call.expires_at_s)
+
+    async def _claim(self, claimed: Entry, was: Entry | None) -> Entry | None:
+        """Write down that we are about to dial; return None if somebody else was faster."""
+        while True:
+            try:
+                return await self._recorder.claim(claimed, was)
+            except LedgerDown as error:
+                with self._waits:
+                    await self._recovery.wait(error)
+
+    def _draft(self, delivery: Delivery, call: CallRequested, attempt: int, replay: int) -> Entry:
+        return Entry(
+            request_id=delivery.request_id,
+            state="placing",
+            attempt=attempt,
+            replay=replay,
+            owner=self._owner,
+            first_seen_at=delivery.headers.first_seen_at.timestamp(),
+            changed_at=time.time(),
+            line=call.from_line,
+            clock_offset_s=self._ages.clock_offset_s(),
+            body_digest=self._ledger.digest(delivery.fields),
+            target_digest=self._ledger.digest(call.to_number, call.from_line),
+        )
 
 
 _SETTLED = {Announce: "found", Retry: "dialled_again", Fail: "left_to_a_person"}

@@ -1,16 +1,21 @@
 """What a step came to is recorded and published here, and nowhere else."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 import structlog
 
-from consumer.announcer import Announcer
-from consumer.delivery import Delivery
+from consumer.announcer import Announcement, Announcer
+from consumer.decision import Decision
+from consumer.delivery import Delivery, Unreadable
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
 from consumer.messages import Invalid
+from consumer.rabbitmq.publisher import Publisher
+from consumer.steps import apply_decision
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +53,21 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True)
+class Decided:
+    """What follows from an attempt or a look-up, whose entry is *was*.
+
+    Attributes:
+        expires_at: When the request's time is over, in seconds since the epoch.
+        doubt_age_s: For how many seconds the call has been in doubt.
+    """
+
+    was: Entry
+    decision: Decision
+    expires_at: float | None = None
+    doubt_age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """A new state to be recorded in place of *was*; the next step follows at once."""
 
@@ -60,50 +80,87 @@ class Ignored:
     """Nothing is to be done."""
 
 
-Result = Rejected | Postponed | AlreadyKnown | Reached | Noted | Ignored
+Result = Rejected | Postponed | AlreadyKnown | Decided | Reached | Noted | Ignored
 
 
 class Recorder:
-    """Writes what steps come to into the ledger, then publishes it."""
+    """Writes what steps come to into the ledger, then publishes what belongs to it."""
 
-    def __init__(
-        self, ledger: Ledger, ages: Ages, recovery: Recovery, announcer: Announcer
+    def __init__(  # the ledger's side and the broker's
+        self,
+        *,
+        ledger: Ledger,
+        ages: Ages,
+        recovery: Recovery,
+        announcer: Announcer,
+        publisher: Publisher,
     ) -> None:
         self._ledger = ledger
         self._ages = ages
         self._recovery = recovery
         self._announcer = announcer
+        self._publisher = publisher
 
-    async def carry_out(self, result: Result, delivery: Delivery) -> bool:
+    async def carry_out(self, result: Result, message: Delivery | Unreadable) -> bool:
         """Act on the result of a step; return whether the message is done with."""
-        match result:
-            case Rejected(error, forget):
-                if forget is not None:
-                    await self._ledger.forget(forget)
-                await self._announcer.invalid(delivery, error)
-            case Postponed(wait_s, entry):
-                await self._postpone(delivery, wait_s, entry)
-            case AlreadyKnown(entry, asked_again):
-                await self._publish(entry, delivery, asked_again=asked_again)
-            case Reached(entry, was):
-                written = await self._record(entry, was)
-                if written is None:
-                    log.warning("call.overtaken", state=entry.state)
-                    return False
-                await self._publish(written, delivery)
-            case Noted(entry, was):
-                await self._record(entry, was)
-                return False
-            case Ignored():
-                log.info("call.superseded")
-            case _:
-                assert_never(result)
+        entry = await self._entry_after(result)
+        if entry is None and isinstance(result, Decided | Reached):
+            log.warning("call.overtaken")
+            return False
+        if isinstance(result, Noted):
+            return False
+        if isinstance(result, Ignored):
+            log.info("call.superseded")
+            return True
+        await self._send(self._announcements(result, entry, message), entry)
         return True
 
-    async def _postpone(self, delivery: Delivery, wait_s: float, entry: Entry | None) -> None:
-        await self._announcer.postponed(delivery, wait_s, entry)
-        if entry is not None and entry.state == "delayed":
-            await self._mark_published(entry)
+    async def _entry_after(self, result: Result) -> Entry | None:
+        """Write what a result says, and return the entry that its messages belong to."""
+        match result:
+            case Rejected(_, forget):
+                if forget is not None:
+                    await self._ledger.forget(forget)
+                return None
+            case Decided(was, decision, expires_at, doubt_age_s):
+                now = time.time()
+                since = now - doubt_age_s
+                reached = apply_decision(
+                    was, decision, now, expires_at=expires_at, unsure_since=since
+                )
+                return await self._record(reached, was)
+            case Reached(entry, was) | Noted(entry, was):
+                return await self._record(entry, was)
+            case AlreadyKnown(entry):
+                return entry
+            case Postponed(_, entry):
+                return entry if entry is not None and entry.state == "delayed" else None
+            case Ignored():
+                return None
+        assert_never(result)
+
+    def _announcements(
+        self, result: Result, entry: Entry | None, message: Delivery | Unreadable
+    ) -> list[Announcement]:
+        match result, message:
+            case Rejected(error), _:
+                return self._announcer.invalid(message, error)
+            case Postponed(wait_s, waiting), Delivery():
+                return [self._announcer.postponed(message, wait_s, waiting)]
+            case _, Delivery() if entry is not None:
+                again = isinstance(result, AlreadyKnown) and result.asked_again
+                return self._announcer.announcements(entry, message, asked_again=again)
+        return []
+
+    async def claim(self, claimed: Entry, was: Entry | None) -> Entry | None:
+        """Write a claim in place of *was*; return None if somebody else was faster.
+
+        Raises:
+            LedgerDown: It may be written all the same: to write it again tells.
+        """
+        if was is not None and was.state == "started":
+            await self._ledger.remember_call(was)
+        return await self._ledger.put(claimed, was)
 
     async def _record(self, reached: Entry, was: Entry | None) -> Entry | None:
         """Write an outcome however long it takes; a call that the portal accepted always wins."""
@@ -121,26 +178,17 @@ class Recorder:
             except LedgerDown as error:
                 await self._recovery.wait(error)
 
-    async def _publish(
-        self, entry: Entry, delivery: Delivery, *, asked_again: bool = False
-    ) -> None:
-        """Publish what belongs to the state of *entry*."""
-        match entry.state:
-            case "started":
-                confirmed_by = "ledger" if asked_again else entry.confirmed_by
-                await self._announcer.started(entry, delivery, confirmed_by)
-            case "delayed":
-                wait_s = entry.due_at - entry.changed_at
-                await self._announcer.postponed(delivery, wait_s, entry)
-            case "failed":
-                if not entry.published:
-                    await self._announcer.dead_letter(entry, delivery)
-                    await self._mark_published(entry)
-                    entry = replace(entry, published=True)
-                await self._announcer.failed(entry, delivery)
-            case "placing":
-                raise AssertionError("a call in the making has nothing to tell")
-        await self._mark_published(entry)
+    async def _send(self, announcements: Sequence[Announcement], entry: Entry | None) -> None:
+        """Publish in order; once the first is out, note so in the ledger, if *entry* is there."""
+        for announcement in announcements:
+            await self._publisher.send(announcement.outgoing)
+            if entry is not None and announcement is announcements[0]:
+                await self._mark_published(entry)
+            if announcement.counter is not None:
+                announcement.counter.inc()
+            if announcement.event:
+                tell = log.warning if announcement.level == "warning" else log.info
+                tell(announcement.event, **announcement.fields)
 
     async def _mark_published(self, entry: Entry) -> None:
         if entry.published:

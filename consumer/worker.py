@@ -9,9 +9,9 @@ from typing import Protocol
 
 import structlog
 
-from consumer.announcer import Announcer
 from consumer.caller import GivenBack
 from consumer.delivery import Delivery, Identity, Unreadable, read_delivery
+from consumer.interruptible import Interruptible
 from consumer.limits.circuit_breaker import Call, CircuitBreaker
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import Defaults
@@ -34,18 +34,18 @@ class Subscription(Protocol):
 class Worker:
     """Handles requests, as many at once as the broker hands out, one at a time of each id."""
 
-    def __init__(  # noqa: PLR0913  # what a message meets, from its arrival to its ack
+    def __init__(  # what a message meets, from its arrival to its ack
         self,
         *,
         processor: Processor,
-        announcer: Announcer,
+        waits: Interruptible,
         subscription: Subscription,
         rate_limiter: RateLimiter,
         breaker: CircuitBreaker,
         defaults: Defaults,
     ) -> None:
         self._processor = processor
-        self._announcer = announcer
+        self._waits = waits
         self._subscription = subscription
         self._rate_limiter = rate_limiter
         self._breaker = breaker
@@ -101,7 +101,7 @@ class Worker:
         except asyncio.CancelledError:
             # The link is gone, and with it the message, to another worker perhaps.
             if task is not None:
-                self._processor.interrupt(task)
+                self._waits.cancel(task)
             raise
         try:
             with link_losses():
@@ -147,13 +147,9 @@ class Worker:
             _remember(self._finished, delivery.identity)
 
     async def _work(self, delivery: Delivery | Unreadable) -> None:
-        match delivery:
-            case Unreadable():
-                await self._announcer.invalid(delivery, delivery.error)
-            case Delivery():
-                # What we gave back ourselves comes back as redelivered, and nobody dialled it.
-                handed_out = delivery.redelivered and delivery.identity not in self._given_back
-                await self._processor.process(replace(delivery, redelivered=handed_out))
+        # What we gave back ourselves comes back as redelivered, and nobody dialled it.
+        handed_out = delivery.redelivered and delivery.identity not in self._given_back
+        await self._processor.process(replace(delivery, redelivered=handed_out))
 
 
 def _key_of(delivery: Delivery | Unreadable) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from consumer.decision import Decision
     from consumer.ledger import Entry
     from consumer.messages import CallRequested
+    from consumer.rabbitmq.publisher import Outgoing
     from consumer.reconciliation import HistoryFinding
 
 NUMBER = "+12025550100"
@@ -82,29 +83,29 @@ class FakeReconciler:
 
 
 @dataclass
-class FakeAnnouncer:
-    """Remembers what was to be published, in order."""
+class FakePublisher:
+    """Remembers what was published, in order."""
 
-    told: list[tuple[str, Any]] = field(default_factory=list)
+    sent: list[Outgoing] = field(default_factory=list)
+
+    async def send(self, outgoing: Outgoing) -> None:
+        self.sent.append(outgoing)
 
     @property
     def names(self) -> list[str]:
-        return [name for name, _ in self.told]
+        """Name each message: an event's type, or the kind of queue it went to."""
+        return [self._name(outgoing) for outgoing in self.sent]
 
-    async def started(self, entry: Entry, _: Delivery, confirmed_by: str | None) -> None:
-        self.told.append(("started", (entry, confirmed_by)))
+    @staticmethod
+    def _name(outgoing: Outgoing) -> str:
+        if outgoing.kind is not None:
+            return outgoing.kind.removeprefix("call.")
+        return "dead letter" if outgoing.routing_key.endswith(".dlq") else "postponed"
 
-    async def postponed(self, _: Delivery, wait_s: float, entry: Entry | None = None) -> None:
-        self.told.append(("postponed", (wait_s, entry)))
-
-    async def dead_letter(self, entry: Entry, _: Delivery) -> None:
-        self.told.append(("dead letter", entry))
-
-    async def failed(self, entry: Entry, _: Delivery) -> None:
-        self.told.append(("failed", entry))
-
-    async def invalid(self, _: object, error: Any) -> None:  # noqa: ANN401
-        self.told.append(("invalid", error))
+    @property
+    def last(self) -> dict[str, Any]:
+        """The fields of the last event."""
+        return dict(json.loads(self.sent[-1].body))
 
 
 @dataclass

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from consumer.announcer import Announcer
 from consumer.caller import GivenBack
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
+from consumer.interruptible import Interruptible
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
 from consumer.messages import Defaults
 from consumer.processor import Processor, Rules
+from consumer.rabbitmq.topology import build_topology
 from consumer.reconciliation import (
     Ambiguous,
     Found,
@@ -25,7 +28,7 @@ from consumer.reconciliation import (
     NotFound,
 )
 from consumer.recorder import Recorder
-from tests.fakes import FakeAnnouncer, FakeCaller, FakeReconciler, FakeSubscription, delivery
+from tests.fakes import FakeCaller, FakePublisher, FakeReconciler, FakeSubscription, delivery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,7 +46,7 @@ class Desk:
     ledger: Ledger
     caller: FakeCaller = field(default_factory=FakeCaller)
     reconciler: FakeReconciler = field(default_factory=FakeReconciler)
-    announcer: FakeAnnouncer = field(default_factory=FakeAnnouncer)
+    publisher: FakePublisher = field(default_factory=FakePublisher)
     subscription: FakeSubscription = field(default_factory=FakeSubscription)
 
     def processor(self, *, lag_s: float = 300.0, retry_unsure: bool = False) -> Processor:
@@ -52,14 +55,21 @@ class Desk:
             "caller": self.caller,
             "reconciler": self.reconciler,
         }
-        announcer: Any = self.announcer
+        publisher: Any = self.publisher
         ages = Ages(lambda: None)
         recovery = Recovery(self.ledger, self.subscription)
         return Processor(
             ledger=self.ledger,
             ages=ages,
             recovery=recovery,
-            recorder=Recorder(self.ledger, ages, recovery, announcer),
+            recorder=Recorder(
+                ledger=self.ledger,
+                ages=ages,
+                recovery=recovery,
+                announcer=Announcer(build_topology("calls", "q", (5, 30))),
+                publisher=publisher,
+            ),
+            waits=Interruptible(),
             rules=Rules(delays_s=(5, 30), timeout_s=65.0, lag_s=lag_s, retry_unsure=retry_unsure),
             **neighbours,
         )
@@ -101,7 +111,7 @@ async def test_what_came_of_a_call_is_recorded_then_published(
 
     entry = await desk.entry()
     assert (entry.state, entry.published) == (state, True)
-    assert desk.announcer.names == published
+    assert desk.publisher.names == published
     assert len(desk.caller.placed) == 1
 
 
@@ -121,7 +131,8 @@ async def test_the_claim_is_written_before_the_call(desk: Desk) -> None:
 async def test_an_invalid_request_leaves_no_entry(desk: Desk) -> None:
     await deciding(desk, STARTED).process(delivery(to_number="12"))
 
-    assert desk.announcer.names == ["invalid"]
+    assert desk.publisher.names == ["dead letter", "failed"]
+    assert desk.publisher.last["reason"] == "invalid"
     assert await desk.ledger.get("r-1") is None
 
 
@@ -133,7 +144,7 @@ async def test_before_its_time_a_request_waits_and_after_it_expires(desk: Desk) 
     await processor.process(delivery("early", not_before=soon))
     await processor.process(delivery("late", expires_at=past))
 
-    assert desk.announcer.names == ["postponed", "dead letter", "failed"]
+    assert desk.publisher.names == ["postponed", "dead letter", "failed"]
     assert (await desk.entry("late")).reason == "expired"
     assert desk.caller.placed == []
 
@@ -145,11 +156,11 @@ async def test_before_its_time_a_request_waits_and_after_it_expires(desk: Desk) 
 async def test_a_copy_is_announced_again_and_not_dialled(desk: Desk, decision: Decision) -> None:
     processor = deciding(desk, decision)
     await processor.process(delivery())
-    desk.announcer.told.clear()
+    desk.publisher.sent.clear()
 
     await processor.process(delivery())
 
-    assert desk.announcer.names == ["started" if decision == STARTED else "failed"]
+    assert desk.publisher.names == ["started" if decision == STARTED else "failed"]
     assert len(desk.caller.placed) == 1
 
 
@@ -159,7 +170,7 @@ async def test_the_same_id_with_other_content_is_invalid(desk: Desk) -> None:
 
     await processor.process(delivery(text_to_pronounce="Something else."))
 
-    assert desk.announcer.told[-1][1].code == "request_id_reused"
+    assert desk.publisher.last["code"] == "request_id_reused"
     assert (await desk.entry()).state == "started"
 
 
@@ -167,11 +178,11 @@ async def test_a_copy_from_before_an_edit_changes_and_tells_nothing(desk: Desk) 
     processor = deciding(desk, Fail("refused", REFUSED))
     await processor.process(delivery())
     await processor.process(delivery(replay=1, text_to_pronounce="Corrected."))
-    told = list(desk.announcer.told)
+    told = list(desk.publisher.sent)
 
     await processor.process(delivery())
 
-    assert desk.announcer.told == told
+    assert desk.publisher.sent == told
 
 
 # --- a call whose process has ended
@@ -187,7 +198,7 @@ async def test_another_processs_call_is_waited_for(desk: Desk) -> None:
 
     await desk.processor().process(delivery(redelivered=True))
 
-    assert desk.announcer.names == ["postponed"]
+    assert desk.publisher.names == ["postponed"]
     assert (await desk.entry()).state == "placing"
 
 
@@ -220,7 +231,7 @@ async def doubtful(desk: Desk, processor: Processor) -> None:
     await processor.process(delivery())
     was = await desk.entry()
     await desk.ledger.put(replace(was, due_at=was.changed_at), was)
-    desk.announcer.told.clear()
+    desk.publisher.sent.clear()
 
 
 FINDINGS: dict[str, tuple[HistoryFinding, float, str, list[str]]] = {
@@ -256,7 +267,7 @@ async def test_a_doubt_is_settled_by_what_the_history_shows(
     await processor.process(delivery())
 
     assert (await desk.entry()).state == state
-    assert desk.announcer.names == published
+    assert desk.publisher.names == published
     dialled_again = isinstance(finding, NotFound) and state == "started"
     assert len(desk.caller.placed) == 1 + dialled_again
 
@@ -307,7 +318,7 @@ async def test_a_doubt_that_a_header_tells_of_is_believed(desk: Desk) -> None:
 
     await desk.processor().process(delivery(unsure_since=datetime.now(UTC)))
 
-    assert desk.announcer.names == ["started"]
+    assert desk.publisher.names == ["started"]
     assert desk.caller.placed == []
 
 
@@ -331,7 +342,7 @@ async def test_a_replay_of_a_started_one_is_announced_unless_redialled(desk: Des
 
     await processor.process(delivery(replay=1))
     assert len(desk.caller.placed) == 1
-    assert desk.announcer.told[-1][1][1] == "ledger"
+    assert desk.publisher.last["confirmed_by"] == "ledger"
 
     await processor.process(delivery(replay=2, redial=True))
     assert len(desk.caller.placed) == 2
@@ -343,7 +354,7 @@ async def unsure(desk: Desk, processor: Processor) -> None:
     await doubtful(desk, processor)
     desk.reconciler.findings = [NoHistory()]
     await processor.process(delivery())
-    desk.announcer.told.clear()
+    desk.publisher.sent.clear()
     desk.reconciler.looked_up.clear()
 
 
@@ -358,7 +369,7 @@ async def test_a_replay_of_an_unsure_one_is_looked_up_first(desk: Desk) -> None:
     await processor.process(delivery(replay=1))
 
     assert (waiting.state, waiting.replay) == ("delayed", 1)
-    assert desk.announcer.names == ["postponed", "started"]
+    assert desk.publisher.names == ["postponed", "started"]
     assert len(desk.caller.placed) == 1
 
 
@@ -369,7 +380,7 @@ async def test_a_replay_to_another_number_is_not(desk: Desk) -> None:
     await processor.process(delivery(replay=1, to_number="+12025550109"))
 
     assert desk.reconciler.looked_up == []
-    assert desk.announcer.names == ["started"]
+    assert desk.publisher.names == ["started"]
 
 
 # --- a ledger that goes down, and a stop
@@ -429,7 +440,7 @@ async def test_a_started_call_wins_over_whoever_thought_it_lost(desk: Desk) -> N
     await processor.process(delivery())
 
     assert (await desk.entry()).state == "started"
-    assert desk.announcer.names == ["started"]
+    assert desk.publisher.names == ["started"]
 
 
 async def test_any_other_outcome_gives_way(desk: Desk) -> None:

@@ -12,10 +12,11 @@ import pytest
 from aiormq.exceptions import AMQPConnectionError
 
 from consumer.caller import GivenBack
+from consumer.delivery import Unreadable
 from consumer.limits.circuit_breaker import CircuitBreaker
 from consumer.messages import Defaults
 from consumer.worker import Worker
-from tests.fakes import NUMBER, FakeAnnouncer, FakeSubscription
+from tests.fakes import NUMBER, FakeSubscription
 
 if TYPE_CHECKING:
     from consumer.delivery import Delivery
@@ -71,20 +72,26 @@ class FakeProcessor:
 
     may_finish: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
-    seen: list[Delivery] = field(default_factory=list)
-    interrupted: list[object] = field(default_factory=list)
+    seen: list[Delivery | Unreadable] = field(default_factory=list)
 
-    async def process(self, delivery: Delivery) -> None:
+    async def process(self, delivery: Delivery | Unreadable) -> None:
         self.seen.append(delivery)
         await self.may_finish.wait()
         if self.error is not None:
             raise self.error
 
-    def interrupt(self, task: asyncio.Task[None] | None = None) -> None:
-        self.interrupted.append(task)
-
     def stop(self) -> None:
-        self.interrupt()
+        pass
+
+
+@dataclass
+class FakeWaits:
+    """Remembers what was to be cancelled."""
+
+    interrupted: list[object] = field(default_factory=list)
+
+    def cancel(self, task: asyncio.Task[None]) -> None:
+        self.interrupted.append(task)
 
 
 @dataclass
@@ -100,7 +107,7 @@ class Counter:
     """A worker and its neighbours."""
 
     processor: FakeProcessor = field(default_factory=FakeProcessor)
-    announcer: FakeAnnouncer = field(default_factory=FakeAnnouncer)
+    waits: FakeWaits = field(default_factory=FakeWaits)
     limiter: FakeLimiter = field(default_factory=FakeLimiter)
 
     def __post_init__(self) -> None:
@@ -110,7 +117,7 @@ class Counter:
         self.breaker = CircuitBreaker(2, FakeSubscription(), well, None)
         neighbours: dict[str, Any] = {
             "processor": self.processor,
-            "announcer": self.announcer,
+            "waits": self.waits,
             "rate_limiter": self.limiter,
         }
         self.worker = Worker(
@@ -197,7 +204,7 @@ async def test_a_link_that_drops_gives_up_who_waits_and_leaves_the_call(counter:
     with pytest.raises(asyncio.CancelledError):
         await handling
 
-    (task,) = counter.processor.interrupted
+    (task,) = counter.waits.interrupted
     assert isinstance(task, asyncio.Task)
     assert not task.done()
     counter.processor.may_finish.set()
@@ -232,14 +239,15 @@ async def test_a_bug_leaves_the_message_to_the_broker_and_opens_the_breaker(
 @pytest.mark.parametrize(
     ("body", "settled"), [(b"garbage", "reject"), (b"x" * 70_000, "reject"), (b"[]", "ack")]
 )
-async def test_what_is_no_request_is_announced_first(
+async def test_what_cannot_be_read_is_left_to_the_broker(
     quick: Counter, body: bytes, settled: str
 ) -> None:
     unreadable: Any = FakeMessage(FakeRaw(body))
 
     await quick.worker.handle(unreadable)
 
-    assert quick.announcer.names == ["invalid"]
+    (seen,) = quick.processor.seen
+    assert isinstance(seen, Unreadable)
     assert unreadable.settled == [settled]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import uuid4
@@ -53,6 +54,23 @@ class NotPublished(OperatorError):
         told = f"{reason}: {detail}" if detail else reason
         super().__init__(f"not published ({told}): {_HINTS[reason]}")
         self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A message to publish.
+
+    Attributes:
+        exchange: Empty for the default one, whose routing keys are queues.
+        kind: Its AMQP type.
+    """
+
+    body: bytes = field(repr=False)
+    headers: Mapping[str, Any]
+    routing_key: str
+    exchange: str = ""
+    kind: str | None = None
+    correlation_id: str | None = None
 
 
 def build_message(
@@ -185,6 +203,16 @@ class Publisher:
                 yield
         finally:
             self._bytes_under_way -= length
+
+    async def send(self, outgoing: Outgoing) -> None:
+        """Publish *outgoing* until the broker confirms it."""
+        message = build_message(
+            outgoing.body,
+            outgoing.headers,
+            kind=outgoing.kind,
+            correlation_id=outgoing.correlation_id,
+        )
+        await self.publish_until_confirmed(message, outgoing.exchange, outgoing.routing_key)
 
     async def publish_until_confirmed(
         self, message: aio_pika.Message, exchange: str, routing_key: str
