@@ -26,10 +26,10 @@ from consumer.reconciliation import DoubtfulCall, LookUpFailed, NotFound, reconc
 from consumer.recorder import (
     AlreadyKnown,
     Decided,
+    Expired,
     Ignored,
     Noted,
     Postponed,
-    Reached,
     Recorder,
     Rejected,
     Result,
@@ -45,7 +45,6 @@ from consumer.steps import (
     Replayed,
     Superseded,
     claim,
-    expire,
     in_doubt,
     next_step,
     reopened,
@@ -241,13 +240,13 @@ class Processor:
         draft = self._draft(delivery, call, attempt, replay)
         begin = call.not_before_s
         if call.has_expired(max(time.time(), begin)):
-            return Reached(expire(draft, was), was)
+            return Expired(draft, was)
         if (wait_s := begin - time.time()) > 0:
             return Postponed(wait_s)
         with self._waits:
             turn = await self._caller.turn()
         if call.has_expired(time.time()):
-            return Reached(expire(draft, was), was)
+            return Expired(draft, was)
         send_before = time.monotonic() + STALE_CLAIM_S
         claimed = await self._claim(claim(draft, was, time.time()), was)
         if claimed is None:  # somebody else has changed the entry: look again

@@ -15,7 +15,7 @@ from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
 from consumer.messages import Invalid
 from consumer.rabbitmq.publisher import Publisher
-from consumer.steps import apply_decision
+from consumer.steps import apply_decision, expire
 
 log = structlog.get_logger(__name__)
 
@@ -45,10 +45,10 @@ class AlreadyKnown:
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
-    """A new state: to be recorded in place of *was*, then published."""
+class Expired:
+    """Its time is over, or would be: the attempt of *draft* is not made."""
 
-    entry: Entry
+    draft: Entry
     was: Entry | None
 
 
@@ -80,7 +80,7 @@ class Ignored:
     """Nothing is to be done."""
 
 
-Result = Rejected | Postponed | AlreadyKnown | Decided | Reached | Noted | Ignored
+Result = Rejected | Postponed | AlreadyKnown | Decided | Expired | Noted | Ignored
 
 
 class Recorder:
@@ -104,7 +104,7 @@ class Recorder:
     async def carry_out(self, result: Result, message: Delivery | Unreadable) -> bool:
         """Act on the result of a step; return whether the message is done with."""
         entry = await self._entry_after(result)
-        if entry is None and isinstance(result, Decided | Reached):
+        if entry is None and isinstance(result, Decided | Expired):
             log.warning("call.overtaken")
             return False
         if isinstance(result, Noted):
@@ -129,7 +129,9 @@ class Recorder:
                     was, decision, now, expires_at=expires_at, unsure_since=since
                 )
                 return await self._record(reached, was)
-            case Reached(entry, was) | Noted(entry, was):
+            case Expired(draft, was):
+                return await self._record(expire(draft, was), was)
+            case Noted(entry, was):
                 return await self._record(entry, was)
             case AlreadyKnown(entry):
                 return entry
