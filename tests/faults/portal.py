@@ -12,7 +12,6 @@ from itertools import count
 import uvicorn
 
 from consumer.sandbox import NUMBERS, Answer, Number, SandboxPortal, Switches, create_app
-from consumer.sandbox.answers import Page
 from consumer.sandbox.portal import Reply
 from consumer.sandbox.request import RestRequest
 
@@ -60,7 +59,7 @@ class WatchedPortal(SandboxPortal):
             Switches(rate_per_s=0, call_duration_s=CALL_S, operating_s=0.001, hold_s=10)
         )
         self.asked: list[Asked] = []
-        self.pages: list[Page] = []
+        self.pages: list[Reply] = []
 
     def answer(self, request: RestRequest) -> Reply:
         wanted = request.params.get("FILTER")

@@ -17,6 +17,7 @@ IN_FLIGHT = 2
 SETTINGS = {"pause_after": PAUSE_AFTER, "concurrency": IN_FLIGHT}
 PROBE_AFTER_S = 0.5
 TRIES = 4
+BACK_WITHIN_S = 10.0
 REASONS: dict[str, tuple[str, ...]] = {
     "credentials and rights": ("INVALID_CREDENTIALS", "insufficient_scope", "ACCESS_DENIED"),
     "codes that no table lists": ("unknown 4xx", "ERROR_ARGUMENT"),
@@ -27,17 +28,16 @@ REASONS: dict[str, tuple[str, ...]] = {
 
 async def refusals_with_codes_by_turns(stage: Stage) -> list[Row]:
     """They go on through some half-open tries; then the portal is well, and all else is placed."""
-    rows = await asyncio.gather(*(_refused(stage, answers) for answers in REASONS.values()))
-    dead = max(int(row.fault) for row in rows)
-    row = summed(
-        f"refused by turns, {TRIES} half-open tries: {dead} dead letters", [*REASONS], rows
-    )
+    played = await asyncio.gather(*(_refused(stage, answers) for answers in REASONS.values()))
+    rows, dead = zip(*played, strict=True)
+    fault = f"refused by turns, {TRIES} half-open tries: {max(dead)} dead letters"
+    row = summed(fault, list(REASONS), rows)
     row.recovery_s = max(row.recovery_s or 0.0 for row in rows)
     return [row]
 
 
-async def _refused(stage: Stage, answers: Sequence[str]) -> Row:
-    """Return a row that bears for its name the number of dead letters."""
+async def _refused(stage: Stage, answers: Sequence[str]) -> tuple[Row, int]:
+    """Return how it went, and the number of dead letters."""
     async with stage.bench("refused") as bench:
         worker = await bench.start_trusted(SETTINGS, ("--probe-after", str(PROBE_AFTER_S)))
         numbers = [special_number(ANSWERS[name]) for name in islice(cycle(answers), REQUESTS)]
@@ -54,7 +54,7 @@ async def _refused(stage: Stage, answers: Sequence[str]) -> Row:
         dead = _dead_letters(bench)
         if dead > PAUSE_AFTER + IN_FLIGHT:
             bench.wrong.append(f"{dead} dead letters of {REQUESTS}")
-        return bench.row(str(dead), 1, recovery_s, bar_s=60)
+        return bench.row("", 1, recovery_s, bar_s=BACK_WITHIN_S), dead
 
 
 def _dead_letters(bench: Bench) -> int:
