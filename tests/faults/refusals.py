@@ -43,7 +43,7 @@ async def _refused(stage: Stage, answers: Sequence[str]) -> tuple[Row, int]:
         numbers = [special_number(ANSWERS[name]) for name in islice(cycle(answers), REQUESTS)]
         for number in numbers:
             await bench.publish(to=number)
-        if not await until(lambda: len(worker.said("worker.trying")) >= TRIES, 60):
+        if not await until(lambda: len(worker.said("worker.half_open")) >= TRIES, 60):
             bench.wrong.append("it did not try again so often")
         for number in numbers:
             answer_from_now_on(number, ANSWERS["placed"])
