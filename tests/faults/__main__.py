@@ -91,19 +91,32 @@ WORDS = 2
 """So many columns are no numbers."""
 Part = tuple[Scenario, Store]
 NOT_IN_THE_SLICE: set[Part] = {
-    (scenario, "PostgreSQL")
-    for scenario in (
-        replicas.the_rate_across_hand_overs,
-        outages.the_brokers_link_cut_in_mid_call,
-        doubts.a_hundred_copies_at_once,
-        doubts.lost_answers_with_a_readable_history,
-        doubts.lost_answers_without_the_right_to_the_history,
-        doubts.two_doubts_about_one_number_of_which_one_rang,
-        ledgers.the_ledgers_server_down,
-        stops.told_to_stop_under_load,
-        operators.two_operators_replay_and_are_killed,
-    )
+    (replicas.handed_over_on_a_fresh_ledger, "SQLite"),
+    *(
+        (scenario, "PostgreSQL")
+        for scenario in (
+            deaths.a_frozen_owner_is_thawed_after_another_took_over,
+            replicas.the_rate_across_hand_overs,
+            replicas.the_link_cut_again_and_again,
+            outages.the_brokers_link_cut_in_mid_call,
+            doubts.a_hundred_copies_at_once,
+            doubts.lost_answers_with_a_readable_history,
+            doubts.lost_answers_without_the_right_to_the_history,
+            doubts.two_doubts_about_one_number_of_which_one_rang,
+            doubts.doubt_then_something_else,
+            histories.the_history_hidden_by_a_page,
+            histories.an_unsure_letter_replayed_within_the_lag,
+            clocks.the_portals_clocks_wrong,
+            clocks.the_workers_clock_set_during_a_doubt,
+            ledgers.the_ledgers_server_down,
+            operators.two_operators_replay_and_are_killed,
+            stops.told_to_stop_under_load,
+            stops.told_to_stop_while_requests_wait_for_their_turn,
+            stops.told_to_stop_while_the_broker_is_away,
+        )
+    ),
 }
+"""Each fault is played once at least; where the ledger's kind matters, on both."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -20,7 +20,7 @@ BACK_WITHIN_S = 10.0
 
 async def killed_at_each_point(stage: Stage) -> list[Row]:
     """One after the other, lives that end at a point, with a handful of fresh requests each."""
-    lives = stage.times(30, 3)
+    lives = stage.times(30, 2)
     refused, later = ANSWERS["bad number"], ANSWERS["CONNECTION_ERROR"]
     ids: defaultdict[Point, list[str]] = defaultdict(list)
     killed: Counter[Point] = Counter()

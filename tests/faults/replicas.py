@@ -33,7 +33,7 @@ Strike = Callable[[Crowd], Awaitable[None]]
 
 
 async def three_processes_one_ledger_random_kills_and_restarts(stage: Stage) -> list[Row]:
-    requests, restarts = stage.times(1000, 150), stage.times(3, 1)
+    requests, restarts = stage.times(1000, 120), stage.times(3, 1)
     settings: dict[str, float] = {"rate_per_s": stage.times(20, 10), "burst": 1}
     async with stage.own_node() as node, stage.bench("crowd", node) as bench:
         await bench.start_trusted()
@@ -63,7 +63,7 @@ async def three_hosts_one_database_random_kills_restarts_and_partitions(stage: S
     ):
         await bench.start_trusted()
         await bench.stop_all()
-        await _publish_all_kinds(bench, stage.times(2000, 250))
+        await _publish_all_kinds(bench, stage.times(2000, 160))
         broker, postgres = restarted("broker", node), restarted("PostgreSQL", cluster)
         both, from_broker = parted(BOTH, noticed_s), parted(BROKER, noticed_s)
         from_ledger = parted(LEDGER, stage.times(15, 8))
