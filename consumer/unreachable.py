@@ -26,8 +26,10 @@ def cause_of(error: BaseException) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield *error* and what caused it."""
-    while error is not None:
+    """Yield *error* and what caused it, each once: aio-pika lets errors cause each other."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 

@@ -34,7 +34,7 @@ class Subscription(Protocol):
 class Worker:
     """Handles requests, as many at once as the broker hands out, one at a time of each id."""
 
-    def __init__(  # what a message meets, from its arrival to its ack
+    def __init__(  # noqa: PLR0913  # what a message meets, from its arrival to its ack
         self,
         *,
         processor: Processor,

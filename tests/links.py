@@ -24,6 +24,8 @@ class Link:
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     used: bool = False
+    refuses: bool = False
+    """Whether new connections are reset at once, as by a proxy whose server is away."""
 
     def cut(self) -> None:
         """Reset every connection; new ones are let through."""
@@ -32,6 +34,9 @@ class Link:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.used = True
+        if self.refuses:
+            writer.transport.abort()
+            return
         there = await asyncio.open_connection(self.target.host, self.target.port or 5672)
         for source, sink in ((reader, there[1]), (there[0], writer)):
             self.writers.add(sink)

@@ -84,7 +84,9 @@ def test_a_delayed_request_waits_in_the_nearest_queue(wait_s: float, queue: int)
 
 
 @pytest.mark.parametrize(("replay", "redial"), [(2, True), (1, None)])
-def test_that_a_redial_is_wanted_is_said_until_it_is_made(replay: int, redial: bool | None) -> None:
+def test_that_a_redial_is_wanted_is_said_until_it_is_made(
+    replay: int, *, redial: bool | None
+) -> None:
     asked = delivery(replay=replay, redial=True)
 
     told = ANNOUNCER.postponed(asked, 5.0, ENTRY)

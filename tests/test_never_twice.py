@@ -37,6 +37,7 @@ class HistoryPortal:
 
     Attributes:
         http_ahead_s: How far its web server's clock is ahead of ours.
+        http_drifts_s: How much more at each answer.
         dated: Whether its answers bear a date.
         calls_ahead_s: How far the clock is ahead of ours that dates its calls.
         lose: Numbers whose next call is placed and its answer lost.
@@ -47,6 +48,7 @@ class HistoryPortal:
     """
 
     http_ahead_s: float = 0.0
+    http_drifts_s: float = 0.0
     dated: bool = True
     calls_ahead_s: float = 0.0
     lose: set[str] = field(default_factory=set)
@@ -74,6 +76,7 @@ class HistoryPortal:
                 body = json.dumps(answer).encode()
             elif "statistic" in head:
                 status, body = self.answer_history(asked["FILTER"])
+            self.http_ahead_s += self.http_drifts_s
             now = formatdate(time.time() + self.http_ahead_s, usegmt=True)
             date = f"Date: {now}\r\n" if self.dated else ""
             writer.write(
@@ -227,6 +230,21 @@ async def test_a_call_near_the_time_in_question_decides_nothing(tried: Tried) ->
     assert entry.unsure_since is not None
     assert tried.portal.dialled(LOST) == 1
     assert tried.bench.events_of(request_id) == []
+
+
+async def test_a_clock_that_is_measured_otherwise_each_time_holds_nothing_up(
+    tried: Tried,
+) -> None:
+    """The date counts whole seconds, and answers are not all equally fast."""
+    tried.portal.http_ahead_s, tried.portal.http_drifts_s = -600, -2
+    tried.portal.drop = {LOST}
+
+    async with tried.running(history_lag_s=1):
+        await tried.prove()
+        event = await tried.bench.event(await tried.bench.ask(LOST))
+
+    assert (event.message.type, event["attempt"]) == ("call.started", 2)
+    assert tried.portal.dialled(LOST) == 1
 
 
 class Shifted:

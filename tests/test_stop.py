@@ -88,6 +88,20 @@ async def test_it_ends_while_idle_though_the_link_is_dead(
     assert await ended(command) < ENDS_WITHIN_S
 
 
+async def test_it_ends_while_a_proxy_resets_whoever_asks_for_the_broker(
+    bench: Bench, foreign: ForeignPortal, link: Link, call_consumer: Callable[..., Command]
+) -> None:
+    command = call_consumer("run", **given(bench, foreign, link.url))
+    await bench.until(lambda: bool(command.log("worker.ready")))
+    link.refuses = True
+    link.cut()
+    await bench.until(lambda: len(command.log("broker.lost")) > 1)
+
+    command.terminate()
+
+    assert await ended(command) < ENDS_WITHIN_S
+
+
 async def test_a_call_in_flight_is_finished_and_recorded_though_the_link_is_dead(
     bench: Bench,
     foreign: ForeignPortal,

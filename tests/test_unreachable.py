@@ -88,3 +88,10 @@ def test_an_error_is_told_in_the_same_words_when_a_client_wraps_it(
     error: BaseException, cause: str
 ) -> None:
     assert cause_of(caused_by(error)) == cause
+
+
+def test_errors_that_cause_each_other_are_told_once() -> None:
+    first, second = ConnectionResetError(errno.ECONNRESET, "x"), ConnectionError("again")
+    first.__cause__, second.__cause__ = second, first
+
+    assert cause_of(second) == "connection reset by peer"

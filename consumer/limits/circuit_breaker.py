@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import structlog
@@ -159,6 +159,9 @@ class CircuitBreaker:
         if fault is None:
             self._disprove(outcome, call)
             return None
+        if not fault.can_meet(call.line, self._default_line):
+            # It has met it: a portal may have other rules than the documented ones.
+            fault = replace(fault, lines="all")
         wait_s = self._count(fault, call.request_id)
         return None if isinstance(outcome, Unsure) else wait_s
 

@@ -23,7 +23,18 @@ from consumer.demo import broker as devbroker
 from consumer.demo.broker import PrivateNode
 from consumer.demo.installer import install
 from tests import postgres
-from tests.faults import deaths, doubts, ledgers, operators, outages, replicas
+from tests.faults import (
+    clocks,
+    deaths,
+    doubts,
+    histories,
+    ledgers,
+    operators,
+    outages,
+    refusals,
+    replicas,
+    stops,
+)
 from tests.faults.account import Row
 from tests.faults.life import NEVER
 from tests.faults.stage import Stage, Store
@@ -37,12 +48,19 @@ SCENARIOS: dict[Scenario, tuple[Store, ...]] = {
     replicas.three_processes_one_ledger_random_kills_and_restarts: FILE,
     replicas.three_hosts_one_database_random_kills_restarts_and_partitions: SERVER,
     replicas.the_rate_across_hand_overs: SERVER,
+    replicas.handed_over_on_a_fresh_ledger: EITHER,
+    replicas.the_link_cut_again_and_again: EITHER,
     outages.the_brokers_link_cut_in_mid_call: EITHER,
     doubts.a_hundred_copies_at_once: EITHER,
     doubts.lost_answers_with_a_readable_history: EITHER,
     doubts.lost_answers_without_the_right_to_the_history: EITHER,
     doubts.two_doubts_about_one_number_of_which_one_rang: EITHER,
     doubts.doubt_then_something_else: EITHER,
+    histories.the_history_hidden_by_a_page: EITHER,
+    histories.an_unsure_letter_replayed_within_the_lag: EITHER,
+    clocks.the_portals_clocks_wrong: EITHER,
+    clocks.the_workers_clock_set_during_a_doubt: EITHER,
+    refusals.refusals_with_codes_by_turns: FILE,
     operators.two_operators_replay_and_are_killed: EITHER,
     outages.the_brokers_link_frozen: FILE,
     outages.the_portals_link_frozen: FILE,
@@ -56,7 +74,9 @@ SCENARIOS: dict[Scenario, tuple[Store, ...]] = {
     ledgers.the_ledgers_disk_full: FILE,
     deaths.a_frozen_owner_is_thawed_after_another_took_over: EITHER,
     deaths.the_active_one_is_cut_off_at_a_point_and_healed: SERVER,
-    deaths.told_to_stop_under_load: EITHER,
+    stops.told_to_stop_under_load: EITHER,
+    stops.told_to_stop_while_requests_wait_for_their_turn: EITHER,
+    stops.told_to_stop_while_the_broker_is_away: EITHER,
 }
 """Each with the stores it is played on: on both where it depends on the ledger."""
 BUSY = {
@@ -72,19 +92,32 @@ WORDS = 2
 """So many columns are no numbers."""
 Part = tuple[Scenario, Store]
 NOT_IN_THE_SLICE: set[Part] = {
-    (scenario, "PostgreSQL")
-    for scenario in (
-        replicas.the_rate_across_hand_overs,
-        outages.the_brokers_link_cut_in_mid_call,
-        doubts.a_hundred_copies_at_once,
-        doubts.lost_answers_with_a_readable_history,
-        doubts.lost_answers_without_the_right_to_the_history,
-        doubts.two_doubts_about_one_number_of_which_one_rang,
-        ledgers.the_ledgers_server_down,
-        deaths.told_to_stop_under_load,
-        operators.two_operators_replay_and_are_killed,
-    )
+    (replicas.handed_over_on_a_fresh_ledger, "SQLite"),
+    *(
+        (scenario, "PostgreSQL")
+        for scenario in (
+            deaths.a_frozen_owner_is_thawed_after_another_took_over,
+            replicas.the_rate_across_hand_overs,
+            replicas.the_link_cut_again_and_again,
+            outages.the_brokers_link_cut_in_mid_call,
+            doubts.a_hundred_copies_at_once,
+            doubts.lost_answers_with_a_readable_history,
+            doubts.lost_answers_without_the_right_to_the_history,
+            doubts.two_doubts_about_one_number_of_which_one_rang,
+            doubts.doubt_then_something_else,
+            histories.the_history_hidden_by_a_page,
+            histories.an_unsure_letter_replayed_within_the_lag,
+            clocks.the_portals_clocks_wrong,
+            clocks.the_workers_clock_set_during_a_doubt,
+            ledgers.the_ledgers_server_down,
+            operators.two_operators_replay_and_are_killed,
+            stops.told_to_stop_under_load,
+            stops.told_to_stop_while_requests_wait_for_their_turn,
+            stops.told_to_stop_while_the_broker_is_away,
+        )
+    ),
 }
+"""Each fault is played once at least; where the ledger's kind matters, on both."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -71,6 +71,23 @@ def account(
     return Row(fault, times, len(ids), len(lost), len(twice), len(unsure), None, wrong)
 
 
+def summed(fault: str, cases: Sequence[object], rows: Sequence[Row]) -> Row:
+    """Sum up the *rows* of like *cases*."""
+    wrong = [
+        f"at {case}: {text}" for case, row in zip(cases, rows, strict=True) for text in row.wrong
+    ]
+    return Row(
+        fault,
+        len(rows),
+        sum(row.requests or 0 for row in rows),
+        sum(row.lost or 0 for row in rows),
+        sum(row.twice or 0 for row in rows),
+        sum(row.unsure or 0 for row in rows),
+        None,
+        wrong,
+    )
+
+
 def _at_odds(events: Sequence[Event], call_ids: set[str]) -> list[str]:
     """Say where events do not match each other, or the calls that were placed."""
     replays = {event.event_id: event.replay for event in events}

@@ -25,7 +25,7 @@ TIMEOUT_S = 2
 DRAIN_S = 5
 LAG_S = 3
 UNDECIDED_S = TIMEOUT_S + 10
-"""How long after its claim another life may still be dialling; see `consumer.placing`."""
+"""How long after its claim another life may still be dialling; see `consumer.processor`."""
 LINE = "reg151083"
 
 
@@ -90,12 +90,22 @@ class Bench(Traffic):
         passing: int = 1,
         number: signal.Signals = signal.SIGKILL,
         on: Host | None = None,
-        settings: Mapping[str, float] | None = None,
+        settings: Mapping[str, object] | None = None,
+        flags: Sequence[str] = (),
     ) -> Worker:
-        """Start a worker; *at* a point it sends itself the signal *number*."""
+        """Start a worker; *at* a point it sends itself the signal *number*.
+
+        Args:
+            at: Where.
+            passing: At which passing of the point, counting from 1.
+            number: The signal.
+            on: Where it runs, if not at home.
+            settings: Other than the bench's own.
+            flags: More for the launcher.
+        """
         host = on or self.home
         log = self.folder / f"worker-{next(self._lives)}.log"
-        arguments = ["--passing", str(passing), "--signal", number.name]
+        arguments = ["--passing", str(passing), "--signal", number.name, *flags]
         arguments += ["--at", at] if at else []
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
@@ -112,7 +122,7 @@ class Bench(Traffic):
         return self.workers[-1]
 
     def environment(
-        self, host: Host, settings: Mapping[str, float] | None = None
+        self, host: Host, settings: Mapping[str, object] | None = None
     ) -> dict[str, str]:
         """Return what our commands need on *host*."""
         query = "" if host.heartbeat_s is None else f"heartbeat={host.heartbeat_s}"
@@ -139,9 +149,11 @@ class Bench(Traffic):
         settings_of_ours = {f"CALLS_{name.upper()}": str(value) for name, value in ours.items()}
         return theirs | settings_of_ours | {"PYTHONPATH": str(ROOT)}
 
-    async def start_trusted(self, settings: Mapping[str, float] | None = None) -> Worker:
+    async def start_trusted(
+        self, settings: Mapping[str, object] | None = None, flags: Sequence[str] = ()
+    ) -> Worker:
         """Start a worker and let it place a call, by which it can later trust the history."""
-        worker = await self.start(settings=settings)
+        worker = await self.start(settings=settings, flags=flags)
         if not await self.told(await self.publish(prefix="first"), 30):
             self.wrong.append("the first call was never announced")
         await asyncio.sleep(CALL_S + 0.2)

@@ -4,15 +4,13 @@ import asyncio
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from consumer.sandbox import ANSWERS
-from tests.faults.account import Row
-from tests.faults.bench import DRAIN_S, UNDECIDED_S, Bench
+from tests.faults.account import Row, summed
+from tests.faults.bench import UNDECIDED_S, Bench
 from tests.faults.launcher import POINTS, TRAPPED, Point
-from tests.faults.life import NEVER, until
+from tests.faults.life import until
 from tests.faults.portal import special_number
 from tests.faults.stage import Stage
 
@@ -22,7 +20,7 @@ BACK_WITHIN_S = 10.0
 
 async def killed_at_each_point(stage: Stage) -> list[Row]:
     """One after the other, lives that end at a point, with a handful of fresh requests each."""
-    lives = stage.times(30, 3)
+    lives = stage.times(30, 2)
     refused, later = ANSWERS["bad number"], ANSWERS["CONNECTION_ERROR"]
     ids: defaultdict[Point, list[str]] = defaultdict(list)
     killed: Counter[Point] = Counter()
@@ -82,7 +80,7 @@ async def a_frozen_owner_is_thawed_after_another_took_over(stage: Stage) -> list
         ("claimed", placed, short_s),  # it may still dial then, and the other may not yet
     ]
     rows = await asyncio.gather(*(_late(stage, *owner) for owner in owners))
-    return [_summed(f"owner frozen {long_s} s, or {short_s}, then thawed", owners, rows)]
+    return [summed(f"owner frozen {long_s} s, or {short_s}, then thawed", owners, rows)]
 
 
 async def _late(stage: Stage, point: Point, answer: str, frozen_s: float) -> Row:
@@ -131,7 +129,7 @@ async def the_active_one_is_cut_off_at_a_point_and_healed(stage: Stage) -> list[
             return await _cut_off(stage, case)
 
     rows = await asyncio.gather(*map(play, cases))
-    return [_summed("active one cut off at a point, then healed", cases, rows)]
+    return [summed("active one cut off at a point, then healed", cases, rows)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,46 +176,3 @@ async def _cut_off(stage: Stage, case: Cut) -> Row:
         await bench.settled(30)
         await bench.close_books()
         return bench.row("", 1)
-
-
-def _summed(fault: str, cases: Sequence[object], rows: Sequence[Row]) -> Row:
-    wrong = [
-        f"at {case}: {text}" for case, row in zip(cases, rows, strict=True) for text in row.wrong
-    ]
-    return Row(
-        fault,
-        len(rows),
-        sum(row.requests or 0 for row in rows),
-        sum(row.lost or 0 for row in rows),
-        sum(row.twice or 0 for row in rows),
-        sum(row.unsure or 0 for row in rows),
-        None,
-        wrong,
-    )
-
-
-async def told_to_stop_under_load(stage: Stage) -> list[Row]:
-    times, longest_s = stage.times(30, 3), 0.0
-    async with stage.bench("stopped") as bench:
-        await bench.start_trusted()
-        await bench.stop_all()
-        bench.portal_link.delay_s = 0.3
-        for _ in range(times):
-            await bench.publish(20)
-            worker, placed = await bench.start(), len(bench.portal.calls)
-            await bench.called(placed + 3)
-            await asyncio.sleep(bench.rng.uniform(0, 0.3))
-            begun = time.monotonic()
-            code = await worker.terminated(DRAIN_S + 10)
-            longest_s = max(longest_s, time.monotonic() - begun)
-            if code != 0:
-                bench.wrong.append(f"exit {code} on SIGTERM")
-            with suppress(ProcessLookupError):
-                worker.send(signal.SIGKILL)
-        await bench.start()
-        await bench.settled()
-        await bench.close_books()
-        if any(event.confirmed_by == "history" for i in bench.ids for event in bench.finals(i)):
-            bench.wrong.append("an answer was not recorded, and had to be looked up")
-        fault = "SIGTERM under load (recovery: until the exit)"
-        return [bench.row(fault, times, longest_s or NEVER, bar_s=DRAIN_S + 1)]

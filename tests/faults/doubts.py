@@ -4,15 +4,15 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from consumer.sandbox import ANSWERS, NUMBERS, Answer, Number
+from consumer.sandbox import ANSWERS, Answer
 from consumer.sandbox.answers import Result
 from consumer.sandbox.switches import Right
 from tests.faults.account import Row
 from tests.faults.bench import Bench
 from tests.faults.life import until
-from tests.faults.portal import DIAL, LOOK_UP, special_number, text_of
+from tests.faults.portal import DIAL, LOOK_UP, answer_from_now_on, special_number, text_of
 from tests.faults.stage import Stage
 
 COPIES = 100
@@ -57,16 +57,10 @@ async def a_hundred_copies_at_once(stage: Stage) -> list[Row]:
 async def lost_answers_with_a_readable_history(stage: Stage) -> list[Row]:
     async with stage.bench("lost") as bench:
         await bench.start_trusted()
-        rang, silent = await _lose_answers(bench)
+        rang, silent = await lose_answers(bench)
         await bench.settled()
         await bench.close_books()
-        for request_id in rang:
-            if [event.confirmed_by for event in bench.finals(request_id)] != ["history"]:
-                bench.wrong.append(f"{request_id} was not adopted: {bench.finals(request_id)}")
-        for request_id in silent:
-            asked = bench.portal.asked_about(_number_of(bench, request_id))
-            if asked.count(DIAL) != 2:
-                bench.wrong.append(f"{request_id} was dialled {asked.count(DIAL)} times")
+        expect_found(bench, rang, silent)
         return [
             bench.row("answer lost, call placed, history readable", len(LOST), ids=rang),
             bench.row("answer lost, call not placed, history readable", len(LOST), ids=silent),
@@ -76,15 +70,37 @@ async def lost_answers_with_a_readable_history(stage: Stage) -> list[Row]:
 _numbers: dict[tuple[str, str], str] = {}
 
 
-def _number_of(bench: Bench, request_id: str) -> str:
+def number_of(bench: Bench, request_id: str) -> str:
     return _numbers[bench.name, request_id]
 
 
-async def _lose_answers(bench: Bench) -> tuple[list[str], list[str]]:
+def expect_found(bench: Bench, rang: Iterable[str], silent: Iterable[str]) -> None:
+    """Take it for wrong if not all that *rang* were found, and the *silent* dialled once more."""
+    for request_id in rang:
+        if [event.confirmed_by for event in bench.finals(request_id)] != ["history"]:
+            bench.wrong.append(f"{request_id} was not adopted: {bench.finals(request_id)}")
+    for request_id in silent:
+        asked = bench.portal.asked_about(number_of(bench, request_id))
+        if asked.count(DIAL) != 2:
+            bench.wrong.append(f"{request_id} was dialled {asked.count(DIAL)} times")
+
+
+def expect_lag(bench: Bench, silent: Iterable[str], lag_s: float) -> None:
+    """Take it for wrong if one was dialled again before its absence proved anything."""
+    for request_id in silent:
+        first, *others = bench.portal.dialled_at(number_of(bench, request_id))
+        bench.wrong += [
+            f"{request_id} was dialled again after {at - first:.1f} s"
+            for at in others
+            if at - first < lag_s
+        ]
+
+
+async def lose_answers(bench: Bench, ways: Iterable[str] = LOST) -> tuple[list[str], list[str]]:
     """Publish a request per way to lose an answer; return those that rang, and the others."""
     rang: list[str] = []
     silent: list[str] = []
-    for placed, not_placed in LOST.values():
+    for placed, not_placed in map(LOST.__getitem__, ways):
         for answer, ids in ((placed, rang), (not_placed, silent)):
             number = special_number(answer, 1)
             (request_id,) = await bench.publish(to=number)
@@ -102,10 +118,10 @@ async def _without_history(stage: Stage, right: Right) -> Row:
     async with stage.bench("blind") as bench:
         bench.portal.patch({"history": right})
         await bench.start_trusted()
-        rang, silent = await _lose_answers(bench)
+        rang, silent = await lose_answers(bench)
         ids = rang + silent
         await bench.settled()
-        by_itself = {i: bench.portal.asked_about(_number_of(bench, i)).count(DIAL) for i in ids}
+        by_itself = {i: bench.portal.asked_about(number_of(bench, i)).count(DIAL) for i in ids}
         for request_id in ids:
             if [event.reason for event in bench.finals(request_id)] != ["unsure"]:
                 bench.wrong.append(f"{request_id} is not unsure: {bench.finals(request_id)}")
@@ -114,7 +130,7 @@ async def _without_history(stage: Stage, right: Right) -> Row:
         before = bench.portal.phoned()
         await bench.replay_all()
         bench.allowed.update(dict.fromkeys(rang, 2))  # a person wanted it
-        await until(lambda: all(_replayed(bench, i) for i in ids), 30)
+        await until(lambda: all(replayed(bench, i) for i in ids), 30)
         await bench.settled()
         await bench.close_books()
         for request_id in ids:
@@ -125,7 +141,7 @@ async def _without_history(stage: Stage, right: Right) -> Row:
         return bench.row(fault, len(ids))
 
 
-def _replayed(bench: Bench, request_id: str) -> bool:
+def replayed(bench: Bench, request_id: str) -> bool:
     return any(event.replay == 1 for event in bench.finals(request_id))
 
 
@@ -138,7 +154,7 @@ async def two_doubts_about_one_number_of_which_one_rang(stage: Stage) -> list[Ro
             to = special_number(ANSWERS["reset, placed"])
             await bench.publish(to=to)
             await bench.asked_for(to)
-            _answer_from_now_on(to, ANSWERS["reset"])
+            answer_from_now_on(to, ANSWERS["reset"])
             await bench.publish(to=to)
         await bench.settled()
         await bench.close_books()
@@ -147,10 +163,6 @@ async def two_doubts_about_one_number_of_which_one_rang(stage: Stage) -> list[Ro
             if [event.reason for event in bench.finals(request_id)] != ["unsure"]:
                 bench.wrong.append(f"{request_id} is not unsure: {bench.finals(request_id)}")
         return [bench.row("two doubts about one number, one of which rang", times, ids=ids)]
-
-
-def _answer_from_now_on(number: str, answer: Answer) -> None:
-    NUMBERS[number] = Number(number, answer.name, answer)
 
 
 async def doubt_then_something_else(stage: Stage) -> list[Row]:
@@ -223,7 +235,7 @@ async def _doubt_then_replay(stage: Stage) -> Row:
         await bench.settled()
         bench.portal.patch({"history": "any"})
         await bench.replay_all()
-        await until(lambda: all(_replayed(bench, i) for i in numbers), 30)
+        await until(lambda: all(replayed(bench, i) for i in numbers), 30)
         row = await _looked_up(bench, "doubt, dead letter, replay", 2, numbers)
         for request_id in numbers:
             if bench.finals(request_id)[-1].confirmed_by != "history":

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import aio_pika
@@ -21,6 +22,7 @@ from consumer.bitrix24.portal import PLACE, Portal
 from consumer.cli import main as cli
 from consumer.decision import Outcome
 from consumer.ledger import Entry, Ledger
+from consumer.limits import circuit_breaker
 from consumer.messages import CallRequested
 from consumer.rabbitmq.publisher import DEADLINE_S, Publisher
 
@@ -128,6 +130,23 @@ def watch_publisher(trap: Trap) -> None:
     Publisher.publish = watched  # type: ignore[method-assign]
 
 
+def slow_down_ledger(delay_s: float) -> None:
+    """Let each reading of an entry take so long, as at a busy database."""
+    get = Ledger.get
+
+    async def slow(self: Ledger, request_id: str) -> Entry | None:
+        await asyncio.sleep(delay_s)
+        return await get(self, request_id)
+
+    Ledger.get = slow  # type: ignore[method-assign]
+
+
+def set_wall_clock(by: Path) -> None:
+    """Let this process's wall clock be ahead by so many seconds as the file *by* says now."""
+    right = time.time
+    time.time = lambda: right() + float(by.read_text())
+
+
 def report(event: str, **fields: float | str | None) -> None:
     line = {"event": event, "timestamp": datetime.now(UTC).isoformat(), **fields}
     sys.stdout.write(json.dumps(line) + "\n")
@@ -138,8 +157,24 @@ def report(event: str, **fields: float | str | None) -> None:
 @click.option("--at", "point", type=click.Choice(POINTS), help="Where; nowhere if unsaid.")
 @click.option("--passing", default=1, help="At which passing.")
 @click.option("--signal", "name", default="SIGKILL", help="What to send this process there.")
-def main(point: str | None, passing: int, name: str) -> None:
+@click.option("--slow-ledger", "ledger_s", default=0.0, help="Seconds to read one entry.")
+@click.option("--wall-clock", type=Path, help="A file that says how far it is ahead, in seconds.")
+@click.option("--probe-after", "probe_s", type=float, help="The breaker's first wait, in seconds.")
+def main(  # one for each fault
+    point: str | None,
+    passing: int,
+    name: str,
+    ledger_s: float,
+    wall_clock: Path | None,
+    probe_s: float | None,
+) -> None:
     """Run the worker, and send it a signal at a named point."""
+    if ledger_s:
+        slow_down_ledger(ledger_s)
+    if wall_clock is not None:
+        set_wall_clock(wall_clock)
+    if probe_s is not None:
+        circuit_breaker.OTHER_WAITS_S = circuit_breaker.CONNECTION_WAITS_S = (probe_s, 4 * probe_s)
     trap = Trap(point, passing, signal.Signals[name])
     watch_ledger(trap)
     watch_portal(trap)

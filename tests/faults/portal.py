@@ -29,6 +29,10 @@ def special_number(answer: Answer, times: int | None = None) -> str:
     return number
 
 
+def answer_from_now_on(number: str, answer: Answer) -> None:
+    NUMBERS[number] = Number(number, answer.name, answer)
+
+
 def text_of(request_id: str) -> str:
     """Return what the request has spoken: it tells calls apart."""
     return f"Request {request_id}."
@@ -44,13 +48,18 @@ class Asked:
 
 
 class WatchedPortal(SandboxPortal):
-    """A sandbox that also remembers what it was asked, and in which order."""
+    """A sandbox that also remembers what it was asked, and in which order.
+
+    Attributes:
+        pages: What the next look-ups are answered with instead of the history, in turn.
+    """
 
     def __init__(self) -> None:
         super().__init__(
             Switches(rate_per_s=0, call_duration_s=CALL_S, operating_s=0.001, hold_s=10)
         )
         self.asked: list[Asked] = []
+        self.pages: list[Reply] = []
 
     def answer(self, request: RestRequest) -> Reply:
         wanted = request.params.get("FILTER")
@@ -58,12 +67,24 @@ class WatchedPortal(SandboxPortal):
         if isinstance(wanted, Mapping):
             number = str(wanted.get("%PHONE_NUMBER", ""))
         self.asked.append(Asked(time.time(), request.method, number))
+        if request.method == LOOK_UP and self.pages:
+            return self.pages.pop(0)
         return super().answer(request)
 
     def asked_about(self, number: str) -> list[str]:
         """Return the methods asked for *number*, in order."""
         tail = number[-10:]
         return [asked.method for asked in list(self.asked) if asked.number[-10:] == tail]
+
+    def dialled_at(self, number: str) -> list[float]:
+        """Return when it was asked to dial *number*, in Unix seconds."""
+        tail = number[-10:]
+        asked = [a for a in list(self.asked) if a.method == DIAL]
+        return [a.at for a in asked if a.number[-10:] == tail]
+
+    def dials_since(self, at: float) -> int:
+        """Return how often it was asked to dial since then."""
+        return sum(a.method == DIAL and a.at > at for a in list(self.asked))
 
     def phoned(self) -> Counter[str]:
         """Return how often each request's text was spoken."""

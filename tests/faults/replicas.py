@@ -4,22 +4,27 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import cycle, islice
+from signal import SIGKILL
 
 from consumer.demo.broker import PrivateNode
 from consumer.rabbitmq.connection import HEARTBEAT_S
 from consumer.sandbox import ANSWERS
-from tests.faults.account import Row
+from tests.faults.account import Row, summed
 from tests.faults.bench import Bench
 from tests.faults.crowd import KILLED, Blow, Crowd, crowd_of
-from tests.faults.life import NEVER
+from tests.faults.life import NEVER, until
 from tests.faults.portal import special_number
 from tests.faults.stage import Stage
+from tests.faults.traffic import CONCURRENCY
 from tests.postgres import PrivateCluster
 
 BACK_WITHIN_S = 10.0
 PARTED = "active one cut off from"
 BROKER, LEDGER, BOTH = f"{PARTED} broker", f"{PARTED} PostgreSQL", f"{PARTED} both"
 RATE_PER_S = 2
+BURST = 20
+SLOW = {"rate_per_s": RATE_PER_S, "burst": 1}
+CUT_EVERY_S = 0.7
 OF_THE_RATE = 0.95
 KINDS = (("bad number", None), ("CONNECTION_ERROR", 1), ("reset, placed", 1))
 """What the portal says to one request in ten, and how often; it places the others at once."""
@@ -28,7 +33,7 @@ Strike = Callable[[Crowd], Awaitable[None]]
 
 
 async def three_processes_one_ledger_random_kills_and_restarts(stage: Stage) -> list[Row]:
-    requests, restarts = stage.times(1000, 150), stage.times(3, 1)
+    requests, restarts = stage.times(1000, 120), stage.times(3, 1)
     settings: dict[str, float] = {"rate_per_s": stage.times(20, 10), "burst": 1}
     async with stage.own_node() as node, stage.bench("crowd", node) as bench:
         await bench.start_trusted()
@@ -58,7 +63,7 @@ async def three_hosts_one_database_random_kills_restarts_and_partitions(stage: S
     ):
         await bench.start_trusted()
         await bench.stop_all()
-        await _publish_all_kinds(bench, stage.times(2000, 250))
+        await _publish_all_kinds(bench, stage.times(2000, 160))
         broker, postgres = restarted("broker", node), restarted("PostgreSQL", cluster)
         both, from_broker = parted(BOTH, noticed_s), parted(BROKER, noticed_s)
         from_ledger = parted(LEDGER, stage.times(15, 8))
@@ -132,6 +137,64 @@ def _rows(crowd: Crowd, fault: str, bars_s: Mapping[str, float]) -> list[Row]:
     return rows
 
 
+async def handed_over_on_a_fresh_ledger(stage: Stage) -> list[Row]:
+    """Two start at once; the one that gets the requests is stopped, killed or cut off."""
+    ways = ("stopped", "killed", "cut off")
+    rows = await asyncio.gather(*(_handed_over(stage, way) for way in ways))
+    return [summed("2 replicas, fresh ledger: prefetched requests handed over", ways, rows)]
+
+
+async def _handed_over(stage: Stage, way: str) -> Row:
+    async with stage.bench("fresh") as bench, bench.host() as one, bench.host() as other:
+        workers = [await bench.start(on=host, settings=SLOW) for host in (one, other)]
+        await asyncio.gather(*(worker.up() for worker in workers))
+        await bench.publish(2 * CONCURRENCY)
+        await bench.called(2)
+        number = 0 if workers[0].dials() else 1
+        match way:
+            case "stopped":
+                await workers[number].terminated()
+            case "killed":
+                workers[number].send(SIGKILL)
+            case _:
+                (one, other)[number].broker.cut()
+        if not await until(lambda: bool(workers[1 - number].dials()), 30):
+            bench.wrong.append("the other one dialled nothing")
+        await bench.settled()
+        await bench.close_books()
+        row = bench.row("", 1)
+        if row.unsure:
+            row.wrong.append(f"{row.unsure} unsure")
+        return row
+
+
+async def the_link_cut_again_and_again(stage: Stage) -> list[Row]:
+    """The portal counts; none of three may have saved up a burst when its turn comes."""
+    lasts_s = stage.times(120, 20)
+    cuts = int(lasts_s / CUT_EVERY_S)
+    async with stage.bench("flapping") as bench:
+        await bench.start_trusted()
+        await bench.stop_all()
+        bench.portal.patch({"rate_per_s": RATE_PER_S})
+        await bench.publish(RATE_PER_S * lasts_s)
+        async with crowd_of(bench, {"rate_per_s": RATE_PER_S, "burst": BURST}) as crowd:
+            await until(lambda: all(slot.is_up for slot in crowd.slots), 30)
+            for _ in range(cuts):
+                await asyncio.sleep(CUT_EVERY_S)
+                bench.home.broker.cut()
+            healed = time.time()
+            await bench.settled(2 * lasts_s + 60)
+            resumed = [at for worker in bench.workers for at in worker.dials() if at > healed]
+        await bench.close_books()
+        refused = bench.portal.tally.refused_by_rate
+        fault = f"3 replicas, link cut every {CUT_EVERY_S} s: {refused} refused"
+        recovery_s = min(resumed, default=NEVER) - healed
+        row = bench.row(fault, cuts, recovery_s, bar_s=BACK_WITHIN_S)
+        if refused:
+            row.wrong.append(f"{refused} requests were refused for the rate")
+        return [row]
+
+
 async def the_rate_across_hand_overs(stage: Stage) -> list[Row]:
     """Count the calls after the first, which starts the clock; the sandbox refuses as portals do.
 
@@ -145,7 +208,7 @@ async def the_rate_across_hand_overs(stage: Stage) -> list[Row]:
         bench.portal.patch({"rate_per_s": RATE_PER_S, "operating_s": 0.14})
         bench.portal_link.delay_s = 0.2
         await bench.publish(RATE_PER_S * lasts_s + 40)
-        settings: dict[str, float] = {"rate_per_s": RATE_PER_S, "burst": 20}
+        settings: dict[str, float] = {"rate_per_s": RATE_PER_S, "burst": BURST}
         async with crowd_of(bench, settings, hosts=3) as crowd:
             await bench.called(2)
             begun = bench.portal.calls[1].placed_at

@@ -173,6 +173,15 @@ class Traffic:
             await asyncio.sleep(POLL_S)
         return NEVER
 
+    async def waiting(self, expected: int, within_s: float = 5.0) -> int:
+        """Return how many messages wait in all queues but the dead letters', once as *expected*."""
+        begun = time.monotonic()
+        while (number := (await self._counts())[0]) != expected:
+            if time.monotonic() - begun > within_s:
+                break
+            await asyncio.sleep(POLL_S)
+        return number
+
     async def _counts(self) -> tuple[int, int]:
         """Return how many messages wait in all our queues, and the number of consumers."""
         waiting = consumers = 0

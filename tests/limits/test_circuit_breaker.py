@@ -293,6 +293,15 @@ async def test_it_closes_only_for_a_call_that_could_have_met_the_fault(
     assert trial.breaker.state == ("closed" if closes else "half_open")
 
 
+async def test_it_closes_for_a_line_that_met_what_it_cannot_meet(trial: Trial) -> None:
+    trial.record(ALLOWANCE, ALLOWANCE, ALLOWANCE, line="sip7")
+    await trial.half_open()
+
+    trial.record(PLACED, line="sip7")
+
+    assert trial.breaker.state == "closed"
+
+
 async def test_as_long_as_a_probe_meets_it_nothing_is_let_through(trial: Trial) -> None:
     trial.probes += [True, True]
     trial.record(REVOKED, REVOKED, REVOKED)
