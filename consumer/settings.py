@@ -354,5 +354,5 @@ def _not_set(field: Secret) -> str:
 def _unknown(field: str) -> str:
     name = f"{PREFIX}{field.upper()}"
     close = get_close_matches(field, Settings.model_fields, n=1)
-    hint = f"did you mean {PREFIX}{close[0].upper()}?" if close else "the README lists them all"
+    hint = f"did you mean {PREFIX}{close[0].upper()}?" if close else "OPERATING.md lists them all"
     return f"{name}: there is no such setting: {hint}"
