@@ -1,6 +1,48 @@
-"""Places Bitrix24 automatic calls that upstream systems ask for over RabbitMQ.
+"""Places the phone calls that other systems ask for: requests from RabbitMQ, calls by Bitrix24.
 
-Read it in this order: `messages` (the wire), `decision` (what follows from what), `answers` and
-`portal` (Bitrix24), `pace` (its limits), `broker`, `topology` and `publisher` (RabbitMQ), `worker`
-(request, call, event), `app` (the wiring).
+The path of a message:
+
+    delivery > ledger entry > step > limits > portal > outcome > decision > entry > publish > ack
+
+The modules at the top, in reading order:
+
+    app             the wiring, the start, the stop
+    startup         the steps of a start, tried until broker and ledger are there
+    housekeeping    what runs beside the calls: watchdog, queue depths, retention
+    messages        the contract: requests and events
+    delivery        a received message, read once
+    worker          one task for each request id; the acknowledgement
+    processor       one request: read the ledger, take a step, record, publish
+    steps           what a message asks for, given the ledger's entry (pure)
+    caller          one call within the limits
+    decision        what the outcome of a call leads to (pure)
+    reconciler      asks the call history about a call whose answer was lost
+    reconciliation  what such a look-up leads to (pure)
+    announcer       which message belongs to which state
+    settings        all settings, read once
+    addresses       the addresses among the settings
+    log             structured logs, without secrets
+    masking         hides secrets, numbers and texts
+    metrics         what Prometheus reads
+    health          /livez, /readyz, /metrics
+    errors          the base of all errors that a person reads
+    unreachable     why a server could not be reached
+    output          what commands print
+
+The rooms, each for one thing outside, or one kind of work:
+
+    bitrix24/       errors, responses, call_history, portal, transport: all that is known of
+                    Bitrix24
+    rabbitmq/       subscription, connection, topology, publisher, browser, deaths, evictions,
+                    lease, policies: all that is known of RabbitMQ and FastStream
+    ledger/         entry, ledger, store, sqlite, postgres, ages, recovery: what was done for which
+                    request
+    limits/         rate_limiter, circuit_breaker: how fast to call, and when not at all
+    operations/     dead_letters, turns, check, upstream: what the commands do
+    cli/            main, dead_letters, replay, ids, console: the commands
+    sandbox/        app, portal, answers, history, limits, request, switches: a stand-in portal
+    demo/           tour, environment, broker, private_node: the demo and its throwaway broker
+
+`python -m consumer` (`__main__`) is `call-consumer`. Imports point down only; the layers are in
+pyproject.toml, and CONTRIBUTING.md says where a change belongs.
 """

@@ -244,7 +244,7 @@ class App:
         return [keep_running(name, job) for name, job in jobs.items()]
 
     def parts(self) -> dict[str, Part]:
-        """Say how the parts are that readiness depends on."""
+        """Return the state of the parts that readiness depends on."""
         return self._readiness.parts(started=self._started)
 
     async def _serve(self) -> None:
@@ -333,5 +333,5 @@ async def run(settings: Settings, wait_s: float = math.inf) -> None:
 
 
 def _end_at_once(number: int, _: object) -> None:
-    """End without order: to the ledger and the broker it is as if the process were killed."""
+    """End at once: for the ledger and the broker it is as if the process were killed."""
     os._exit(128 + number)

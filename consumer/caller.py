@@ -1,4 +1,4 @@
-"""One call within the limits: its turn, the question, what the answer teaches."""
+"""One call within the limits: its turn, the request, and what the answer changes."""
 
 import time
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class Turn:
 
 
 class Caller:
-    """Makes calls, as fast as the portal allows and only while it is well.
+    """Places calls, as fast as the portal allows, and only while the breaker is closed.
 
     Args:
         delays_s: One wait in seconds per retry, growing.
@@ -72,7 +72,7 @@ class Caller:
         """Set at a stop: what has not begun is not dialled any more."""
 
     def check(self) -> None:
-        """See that calls may be made.
+        """Check that calls may be made.
 
         Raises:
             GivenBack: The worker is stopping, or paused.

@@ -47,7 +47,7 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The portal understood and will say no however often we ask."""
+    """The portal understood the request, and will refuse it every time."""
 
     failure: Failure
     scope: Scope = "request"

@@ -2,7 +2,7 @@
 
 
 class OperatorError(Exception):
-    """Raised for what a person has to see to; says what is wrong, where, and what to do.
+    """Raised for what a person has to fix; says what is wrong, where, and what to do.
 
     No message of one holds a secret, a number or a text.
     """

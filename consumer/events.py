@@ -16,7 +16,7 @@ EVENT_IDS = UUID("5a0fa0c3-7ad0-5c5b-a4b1-5e1c6f1a2b9d")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallStarted:
-    """``call.started``: the portal accepted the call, which is not to say that anyone picked up."""
+    """``call.started``: the portal accepted the call. It does not mean that anyone picked up."""
 
     event_id: str
     request_id: str
@@ -34,7 +34,7 @@ class CallStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFailed:
-    """``call.failed``: no call will come of this request unless a person replays it."""
+    """``call.failed``: the request failed, and is not tried again unless a person replays it."""
 
     event_id: str
     request_id: str | None
@@ -64,7 +64,7 @@ def event_id(request_id: str, replay: int, kind: str) -> str:
 
 
 def invalid_event_id(body: bytes) -> str:
-    """Derive the event id of a body that is no request: its digest is all there is to go by."""
+    """Derive the event id of a body that is no request: it is derived from the digest of the body."""
     return str(uuid5(EVENT_IDS, f"{hashlib.sha256(body).hexdigest()}\n{FAILED}"))
 
 

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """How one part of the worker is: *ok*, and a word on it."""
+    """The state of one part of the worker: *ok*, and a few words."""
 
     ok: bool
     detail: str
@@ -100,7 +100,7 @@ def _addresses(host: str) -> list[tuple[int, str]]:
 
 
 async def serve(port: int, parts: Parts) -> None:
-    """Serve until cancelled; a port that cannot be had costs a log line, not the worker."""
+    """Serve until cancelled; if the port is taken, the worker goes on and logs it."""
     try:
         listeners = listen(EVERYWHERE, port)
     except OSError as error:

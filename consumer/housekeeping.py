@@ -52,7 +52,7 @@ class NoConsumer(OperatorError):
 
 
 async def keep_running(name: str, job: Job) -> NoReturn:
-    """Run a job for ever, and begin it anew after an error that nobody has foreseen.
+    """Run a job for ever, and start it again after an unexpected error.
 
     Raises:
         NoConsumer: The job says that the process shall end.
@@ -79,7 +79,7 @@ class Housekeeping:
         url: The broker.
         subscription: Held while messages must not be taken.
         publisher: Kept connected, and asked for the queues' depths.
-        ledger: Forgets what was settled long ago.
+        ledger: Removes what was finished long ago.
         portal: Tells the operating time used.
         topology: Seen to be there.
         lease: Seen to be ours.
@@ -87,7 +87,7 @@ class Housekeeping:
         connection: The one that messages are taken over.
         is_idle: Whether no message is being worked on.
         declares: Whether to declare what is missing, or only to say so.
-        retention_days: How long the ledger remembers what is settled.
+        retention_days: How long the ledger keeps requests that are finished.
     """
 
     def __init__(  # noqa: PLR0913  # it looks after everything
@@ -237,7 +237,7 @@ class Housekeeping:
         self._subscription.resume(reason)
 
     async def _measure(self) -> None:
-        """Measure now and then what no event tells: queue depths, the oldest dead letter."""
+        """Measure at intervals what no event tells: queue depths, the oldest dead letter."""
         while True:
             with suppress(LedgerDown, BrokerUnavailable):
                 found = await self._publisher.depths(self._topology.names)
@@ -254,8 +254,8 @@ class Housekeeping:
     def _see_that_we_are_fed(self, waiting: int) -> None:
         """Consume anew where requests wait, this worker is idle, and it was so the last time.
 
-        RabbitMQ 3.10 feeds nothing to a consumer whose queue was deleted and declared again at
-        once, and does not tell it. A standby does no harm by it.
+        RabbitMQ 3.10 sends nothing to a consumer whose queue was deleted and declared again at
+        once, and does not tell it. On a standby this does no harm.
         """
         starved = waiting > 0 and self._subscription.consuming and self._is_idle()
         if starved and self._starved:
@@ -264,7 +264,7 @@ class Housekeeping:
         self._starved = starved and not self._starved
 
     async def _forget(self) -> None:
-        """Let the ledger forget once a day what was settled long ago."""
+        """Remove from the ledger once a day what was finished long ago."""
         while True:
             before = time.time() - self._retention_days * DAY_S
             with suppress(LedgerDown):

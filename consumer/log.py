@@ -35,7 +35,7 @@ class _Lines(logging.StreamHandler[TextIO]):
 
     Args:
         stream: Where to write.
-        needed: Whether a line that cannot be written is an error of whoever logs it.
+        needed: Whether a line that cannot be written raises an error where it is logged.
     """
 
     def __init__(self, stream: TextIO, *, needed: bool) -> None:
@@ -70,7 +70,7 @@ def set_up(
 
     Args:
         level: The least severe level shown.
-        secrets: Texts that never appear: where one would, stars do.
+        secrets: Texts that are replaced by stars.
         stream: Where to write; stdout unless given.
         needed: Whether to raise `OutputFailed` for a line that cannot be written.
     """
@@ -140,7 +140,7 @@ def _name_library(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _without_message(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Show an exception's type and place: its message may quote what it choked on."""
+    """Show an exception's type and place: its message may quote what it failed on."""
     error = event.pop("exc_info", None)
     if error is True:
         error = sys.exc_info()

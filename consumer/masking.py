@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 
 STARS = "***"
 LONG = 8
-"""Characters; what is shorter is hidden only where it stands alone, lest ``e`` hide in *exceed*."""
+"""Characters; what is shorter is hidden only as a whole word, not the ``e`` in *exceed*."""
 PART = 16
 """Characters of a text in a row that give it away, where it is quoted in part."""
 LAST_DIGITS = 7

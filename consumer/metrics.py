@@ -61,7 +61,7 @@ DEAD_LETTERS = Counter(
 )
 QUEUE_MESSAGES = Gauge(
     "call_consumer_queue_messages",
-    "Messages ready in a queue; what the worker has in hand is not among them.",
+    "Messages ready in a queue, without those that the worker has not acknowledged yet.",
     ["queue"],
     registry=REGISTRY,
 )
@@ -94,7 +94,7 @@ PUBLISH_FAILURES = Counter(
 )
 POLICY_HITS = Counter(
     "call_consumer_policy_hits",
-    "Times that a policy of the broker's was seen to work against our queues, by its setting.",
+    "Times that a policy of the broker was seen to affect our queues, by its setting.",
     ["setting"],
     registry=REGISTRY,
 )

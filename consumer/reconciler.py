@@ -49,8 +49,8 @@ class Window:
 class Reconciler:
     """Looks calls up, and knows how far the history can be trusted.
 
-    It is believed to show calls only once it has shown one of ours: a user who may see only own
-    calls gets a good answer without any automatic call.
+    It counts as readable only once it has shown one of our calls: a user who may see only own calls
+    gets a good answer without any automatic call.
 
     Three clocks may disagree: ours, that of the portal's web server and that of its telephony,
     which dates the calls. The first two are known; how far the third is from ours, calls show whose
@@ -72,7 +72,7 @@ class Reconciler:
         self._warned = False
 
     async def look(self, entry: Entry, call: CallRequested) -> HistoryFinding:
-        """Look into the history for the call that *entry* may have placed.
+        """Look in the history for the call that *entry* may have placed.
 
         Raises:
             LedgerDown: It cannot be told whose the calls are.
@@ -142,7 +142,7 @@ class Reconciler:
         self._shown_at = time.monotonic()
 
     async def _attribute(self, entry: Entry, rows: Sequence[Row]) -> HistoryFinding:
-        """Say whose *rows* are: another request in doubt may have placed them as well."""
+        """Say whose *rows* are: another request in doubt may also have placed them."""
         others = [
             other
             for other in await self._ledger.others_in_doubt(entry)

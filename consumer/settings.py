@@ -1,4 +1,7 @@
-"""All settings, read once. Nothing else reads the environment."""
+"""All settings, read once. Nothing else reads the environment.
+
+pydantic-settings is not used: it ignores misspelt variables (CONTRIBUTING.md has all reasons).
+"""
 
 import codecs
 import os
@@ -108,17 +111,18 @@ class Settings(BaseModel):
     """Whether to declare exchange and queues, or only check that they exist."""
 
     pause_after: Annotated[int, Field(ge=1)] = 5
-    """How many requests must meet one kind of fault, with no call placed between, for a pause."""
+    """How many different requests must meet one kind of fault, with no call placed in between,
+    for the worker to pause."""
     http_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Where `/livez`, `/readyz` and `/metrics` are served; 0 turns them off."""
     ledger_url: LedgerUrl = SecretStr("sqlite:///call-ledger.db")
-    """What was done for which request: a file, or postgresql://user:password@host:5432/database."""
+    """The ledger: a SQLite file, or postgresql://user:password@host:5432/database."""
     when_unsure: Literal["dead-letter", "retry"] = "dead-letter"
-    """What to do about a call that may have rung, where the portal's history cannot tell."""
+    """What to do with a call in doubt, where the portal's call history cannot tell."""
     history_lag_s: Annotated[float, Field(ge=0)] = 300.0
-    """A call's absence from the history proves nothing until so long after the doubt."""
+    """A call that is missing from the history proves nothing until so long after the doubt."""
     ledger_retention_days: Annotated[int, Field(ge=1)] = 400
-    """How long the ledger remembers what is settled; what is open it never forgets."""
+    """How long the ledger keeps requests that are finished; others are never removed."""
     drain_s: Annotated[float, Field(gt=0)] = 80.0
     """How long a stop may take; more than one call."""
 
@@ -354,5 +358,5 @@ def _not_set(field: Secret) -> str:
 def _unknown(field: str) -> str:
     name = f"{PREFIX}{field.upper()}"
     close = get_close_matches(field, Settings.model_fields, n=1)
-    hint = f"did you mean {PREFIX}{close[0].upper()}?" if close else "the README lists them all"
+    hint = f"did you mean {PREFIX}{close[0].upper()}?" if close else "OPERATING.md lists them all"
     return f"{name}: there is no such setting: {hint}"

@@ -18,7 +18,7 @@ class IdConflict:
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """A copy with the content of an earlier replay: the later one speaks for the request."""
+    """A copy with the content of an earlier replay: the later replay counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Duplicate:
     """It is closed: publish again what was published, and do not dial.
 
     Attributes:
-        asked_again: Whether a person asked for it, rather than a copy came by.
+        asked_again: Whether a person asked for it; otherwise a copy of the message came.
     """
 
     asked_again: bool

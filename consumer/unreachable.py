@@ -1,4 +1,4 @@
-"""Why a server could not be reached, in words for the person who is to put it right."""
+"""Why a server could not be reached, in words for the person who fixes it."""
 
 import errno
 import os

@@ -526,7 +526,7 @@ def test_a_ledger_that_cannot_be_is_a_mistake(url: str) -> None:
 UNKNOWN: dict[str, tuple[str, str]] = {
     "misspelt": ("CALLS_RETRY_DELAY_S", "did you mean CALLS_RETRY_DELAYS_S?"),
     "an older name": ("CALLS_RABBIT_URL", "did you mean CALLS_RABBITMQ_URL?"),
-    "nothing like it": ("CALLS_XYZZY", "the README lists them all"),
+    "nothing like it": ("CALLS_XYZZY", "OPERATING.md lists them all"),
 }
 
 
@@ -544,7 +544,7 @@ def test_each_mistake_gets_a_line_of_its_own() -> None:
         CALLS_RETRY_DELAYS_S="a,b,c",
     ) == [
         "CALLS_BITRIX24_URL_FILE: cannot be read: /nowhere: no such file or directory",
-        "CALLS_XYZZY: there is no such setting: the README lists them all",
+        "CALLS_XYZZY: there is no such setting: OPERATING.md lists them all",
         NO_BROKER,
         f"CALLS_BURST: {WHOLE}",
         f"CALLS_RETRY_DELAYS_S: {WHOLE}",
@@ -564,7 +564,7 @@ def test_what_is_missing_and_what_is_wrong_are_named_together() -> None:
         )
 
     assert caught.value.mistakes == [
-        "CALLS_XYZZY: there is no such setting: the README lists them all",
+        "CALLS_XYZZY: there is no such setting: OPERATING.md lists them all",
         "CALLS_BURST: Input should be greater than or equal to 1",
         DRAIN,
         HTTP,

@@ -1,1 +1,1 @@
-"""All that is known of Bitrix24: its errors, its answers, its call history, how it is asked."""
+"""All that is known of Bitrix24: its errors, its answers, its call history, its HTTP."""

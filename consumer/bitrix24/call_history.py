@@ -17,7 +17,7 @@ from consumer.reconciliation import LookUpFailed, NoHistory
 INFOCALL = "5"
 LONGEST_CALL_S = 3600.0
 FILTER_MARGIN_S = 86_400.0
-"""The portal shifts a filter's dates by its user's time zone, whatever offset they bear."""
+"""The portal shifts a filter's dates by its user's time zone, whatever offset they have."""
 NUMBER_TAIL = 10
 """How many last digits of a number are compared: the portal writes the rest in several ways."""
 
@@ -95,8 +95,8 @@ def _tail(number: str) -> str:
 def read_page(status: int, body: bytes) -> Page | NoHistory | LookUpFailed:
     """Read one answer of `voximplant.statistic.get`.
 
-    A refusal and an answer that makes no sense mean that the history is not to be had; a busy or
-    broken portal means nothing.
+    A refusal and an answer that makes no sense mean that the history cannot be read. A busy or
+    broken portal decides nothing.
     """
     if status in {408, 429} or status >= 500 or is_transient(error_of(body)[0]):  # noqa: PLR2004
         return LookUpFailed()

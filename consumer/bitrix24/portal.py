@@ -1,4 +1,4 @@
-"""Bitrix24 over HTTP: asks, and leaves the understanding to `answers`."""
+"""Bitrix24 over HTTP: sends requests; `responses` and `call_history` read the answers."""
 
 import asyncio
 import html

@@ -117,7 +117,7 @@ def _error_of(answer: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _code_and_text(error: object, levels: int) -> tuple[str, str]:
-    """Read what stands where an error does; what is nearest to the surface counts."""
+    """Read what stands where an error does; the outermost one counts."""
     match error:
         case None | bool() | 0 | "" | "0":
             return "", ""
@@ -170,7 +170,7 @@ def _by_description(
 def _unknown(failure: Failure) -> Refused | Unsure:
     """Read an error that nobody knows: only a 4xx tells that the method did not run.
 
-    It may be one request's or everybody's. Counted as everybody's, it costs a pause at worst.
+    It may concern one request or all. Counted as a fault of all, it costs at most a pause.
     """
     if (failure.http_status or 0) // 100 == _CLIENT_ERROR:
         return Refused(failure, "portal")

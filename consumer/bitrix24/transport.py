@@ -1,7 +1,8 @@
-"""aiohttp under httpx: a fifth of the processor time, told in httpx's errors.
+"""aiohttp under httpx: it needs less processor time. Its errors become httpx's.
 
-Those follow how far a request got, and on that hangs whether a phone may be ringing. The package
-httpx-aiohttp calls a lost answer a `ConnectTimeout`, and fails at a reason phrase outside ASCII.
+httpx's errors say how far a request got, and that decides whether a phone may be ringing. The
+package httpx-aiohttp is not used: it reports a lost answer as `ConnectTimeout`, which would mean
+that nothing was sent, and it fails at a reason phrase outside ASCII.
 """
 
 import asyncio
@@ -118,7 +119,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Gives out no connection over which something has come that nobody asked for."""
+    """Does not reuse a connection on which unexpected data has arrived."""
 
     async def connect(
         self,

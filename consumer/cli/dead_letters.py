@@ -124,7 +124,7 @@ def _say_if_none(count: int) -> None:
 async def letters_of(
     settings: Settings, choice: Choice, limit: int | None = None
 ) -> list[DeadLetter]:
-    """Return the dead letters that are meant, the oldest first; all stay where they are."""
+    """Return the chosen dead letters, the oldest first; all stay where they are."""
     found = look(settings.needed("rabbitmq_url"), topology_of(settings), choice, limit)
     return sorted([letter async for letter in found], key=lambda x: x.failed_at or "")[:limit]
 
@@ -197,7 +197,7 @@ async def _show(settings: Settings, id_: str, *, unmask: bool) -> None:
 
 
 async def entries_of(settings: Settings, letters: Sequence[DeadLetter]) -> dict[str, Entry] | None:
-    """Return the ledger's entries, or None where the ledger is not within reach."""
+    """Return the ledger's entries, or None where the ledger cannot be read."""
     try:
         ledger = Ledger(settings.ledger_url.get_secret_value(), settings.queue)
         try:

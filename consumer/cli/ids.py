@@ -1,4 +1,4 @@
-"""Ids on the command line are data: none is taken for an option, from wherever it comes."""
+"""Ids on the command line are data: none is ever taken for an option."""
 
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -31,7 +31,7 @@ class NamesIds(click.Command):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Set the ids apart, then parse as ever."""
+        """Separate the ids, then parse as usual."""
         many = any(each.nargs < 0 for each in self.params if isinstance(each, click.Argument))
         known = self.get_params(ctx)
         if args and args[0] != "--" and not _is_among(known, args[0]):

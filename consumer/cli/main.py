@@ -46,8 +46,8 @@ SCHEMAS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "sche
 def main() -> None:
     """Place Bitrix24 automatic calls that are asked for over RabbitMQ.
 
-    Settings are environment variables, CALLS_RABBITMQ_URL and CALLS_BITRIX24_URL above all; the
-    README lists them.
+    Settings are environment variables, CALLS_RABBITMQ_URL and CALLS_BITRIX24_URL above all;
+    OPERATING.md lists them.
     """
 
 
@@ -106,8 +106,8 @@ def sandbox(host: str, port: int) -> None:
 def demo(*, keep: bool) -> None:
     """Take a tour: start broker, sandbox and worker, place a dozen calls, account for each.
 
-    Needs no settings and heeds none but TEST_RABBITMQ_URL, which names a broker to use. Exit 1 if
-    the account does not add up.
+    Needs no settings, and reads only TEST_RABBITMQ_URL, which names a broker to use. Exit 1 if the
+    account does not add up.
     """
     try:
         adds_up = take_tour(keep=keep)

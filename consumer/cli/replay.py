@@ -1,4 +1,4 @@
-"""`call-consumer dlq replay` and `dlq discard`: first the plan, then a question, then the doing."""
+"""`call-consumer dlq replay` and `dlq discard`: the plan, then a question, then the action."""
 
 import getpass
 import json
@@ -320,7 +320,7 @@ async def _chosen(settings: Settings, what: Chosen) -> list[DeadLetter]:
 
 
 def _goes_on(act: str, letters: Sequence[DeadLetter], *, dry_run: bool, yes: bool) -> bool:
-    """Tell whether to go on; ask a person, for a program has said enough by naming what it wants.
+    """Tell whether to go on; ask only a person at a terminal.
 
     This runs outside of any event loop, so that Ctrl-C ends the question.
     """

@@ -1,6 +1,6 @@
-"""What the demo needs around it: a broker, the sandbox and a worker, of which nothing is left over.
+"""What the demo needs: a broker, the sandbox and a worker. Nothing of them is left afterwards.
 
-`demo_environment` sets it up and clears it away, whatever ends it; `stay` leaves it to be tried.
+`demo_environment` starts and removes them, however the demo ends; `stay` keeps them for trials.
 """
 
 import asyncio
@@ -103,7 +103,7 @@ def demo_environment() -> Iterator[DemoEnvironment]:
     """Start broker, sandbox and worker; they, and what they left, end with the block.
 
     Raises:
-        BrokerUnavailable: No RabbitMQ can be had.
+        BrokerUnavailable: No RabbitMQ was found or started.
         DemoFailed: The sandbox or the worker does not run.
         KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP ended it before its time.
     """
@@ -196,7 +196,7 @@ def _wait_for(pattern: str, process: subprocess.Popen[bytes], log: Path) -> str:
 
 
 def end_of(log: Path) -> str:
-    """Quote the end of a log, which does not outlive the demo."""
+    """Quote the end of a log, because the log is deleted with the demo."""
     return "\n".join([f"The end of {log.name}:", *_text_of(log).splitlines()[-LOG_LINES:]])
 
 

@@ -1,4 +1,4 @@
-"""A throwaway RabbitMQ node of an installed rabbitmq-server, and what starting one takes."""
+"""A throwaway RabbitMQ node of an installed rabbitmq-server, and how to start one."""
 
 import asyncio
 import os

@@ -1,7 +1,7 @@
-"""The tour: a dozen requests, what comes of each, and an account of them all.
+"""The demo: a dozen requests, what happens to each, and an account of all.
 
 `play` publishes and follows the events, `draw_up` asks the broker and the sandbox what there is,
-and `account` says whether that adds up. `consumer.demo.environment` has what it takes place on.
+and `account` says whether that adds up. `consumer.demo.environment` starts what it needs.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ Tell = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request of the tour: its id (None where nobody can read it), and what is odd about it."""
+    """One request of the demo: its id (None if it cannot be read), and what is special about it."""
 
     id: str | None
     oddity: str
@@ -197,7 +197,7 @@ def _live_table(console: "Console", asked: Sequence[Request]) -> Iterator[Show]:
     from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    # While it is live nothing wraps, lest the table be higher than the screen.
+    # While it is live nothing wraps, so that the table is not higher than the screen.
     happened = {request: Text(no_wrap=True) for request in asked}
 
     def drawn() -> Table:
@@ -274,7 +274,7 @@ class Account:
 def account(
     asked: Sequence[Request], spoken: Sequence[str], dead: Sequence[bytes], waiting: int
 ) -> Account:
-    """Compare what was asked for with what is there.
+    """Compare the requests with the calls and the messages that there are.
 
     Args:
         asked: The requests.

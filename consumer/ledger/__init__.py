@@ -1,4 +1,4 @@
-"""What was done for which request: the truth that every other record gives way to."""
+"""What was done for which request. Where other records differ, the ledger is right."""
 
 from consumer.ledger.entry import Entry, State
 from consumer.ledger.ledger import Ledger

@@ -1,4 +1,4 @@
-"""How long ago a record was written, on a clock that nobody sets."""
+"""How long ago a record was written, by a monotonic clock."""
 
 import time
 from collections import OrderedDict
@@ -14,8 +14,8 @@ REMEMBERED = 100_000
 class Ages:
     """Measures ages from the moment at which this process first saw a record.
 
-    What passed before that is believed only where the writer's clock and ours are equally far from
-    the portal's: clocks are set, and differ from host to host.
+    Time before that counts only where the writer's clock and ours are equally far from the
+    portal's: clocks can be changed, and differ from host to host.
 
     Args:
         clock_offset_s: How far the portal's clock is ahead of ours now; None if unknown.

@@ -14,8 +14,7 @@ class Entry:
     """All that is known about one request; times are seconds since the epoch, by a host's clock.
 
     Attributes:
-        attempt: The attempt in the making or last made; when delayed, the next one to make, or the
-            one in doubt.
+        attempt: The current or the last attempt; when delayed, the next one, or the one in doubt.
         replay: How often a person has sent the request back, counting from 0.
         owner: Which worker process wrote this.
         first_seen_at: When upstream published the request, or a worker first saw it.

@@ -1,6 +1,6 @@
 """Keeps entries, in a `Store`, and swaps one version for the next.
 
-What may follow what is for `steps` to know.
+Which state may follow which is decided in `steps`.
 """
 
 import hmac
@@ -127,7 +127,7 @@ class Ledger:
         return {row[0]: row[1] for row in rows}
 
     async def close(self) -> None:
-        """Let go of the store; may be called again."""
+        """Close the store; may be called again."""
         await self._store.close()
 
     async def check_writable(self) -> None:

@@ -42,7 +42,7 @@ class Recovery:
         await asyncio.shield(self._asking)
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         if self._asking is not None:
             self._asking.cancel()
 

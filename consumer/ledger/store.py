@@ -13,7 +13,7 @@ class LedgerDown(OperatorError):
 
 
 class WrongLedger(LedgerDown):
-    """Raised when the ledger cannot be used as things are: to wait for it would be of no use."""
+    """Raised when the ledger cannot be used, and waiting would not help."""
 
 
 class Store(Protocol):
@@ -93,7 +93,7 @@ MIGRATIONS: tuple[str, ...] = (
 
 
 def statements_since(done: int, place: str) -> list[str]:
-    """Return what is to be run where *done* of the migrations have been.
+    """Return the statements still to run where *done* migrations have run.
 
     Raises:
         WrongLedger: More have run there than are known here.

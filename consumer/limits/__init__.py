@@ -1,1 +1,1 @@
-"""What keeps the worker within the portal's limits, and from calling in vain."""
+"""Keeps the worker within the portal's limits, and stops it while every call would fail."""

@@ -100,13 +100,14 @@ class Call:
 
 
 class CircuitBreaker:
-    """Counts faults in a row, stops the subscription, and finds out when to go on.
+    """Counts faults, stops the subscription, and finds out when to go on.
 
-    Closed: all is well. Open: nothing is dialled, and a harmless question asked now and then.
-    Half-open: one call at a time, until one that could have met the fault has not.
+    Closed: all is well. Open: nothing is dialled, and the portal is probed. Half-open: one call
+    at a time, until a call that could have met the fault does not meet it.
 
     Args:
-        after: How many different requests in a row must meet the same kind of fault to open it.
+        after: How many different requests must meet one kind of fault, with no call placed in
+            between, to open it.
         subscription: What is stopped.
         probe: Asks the portal something harmless; tells whether one of the codes still shows.
         default_line: The line that requests use which name none.
@@ -141,7 +142,7 @@ class CircuitBreaker:
 
     @property
     def detail(self) -> str:
-        """Say for people how things stand."""
+        """Say the state for people."""
         if self.state == "closed":
             return "closed"
         return f"{self.state} for {self._kind} {self._code}".rstrip()
@@ -171,7 +172,7 @@ class CircuitBreaker:
             self._count(Fault("bug", type(error).__name__), call.request_id)
 
     def _is_over(self, call: Call) -> bool:
-        """Tell whether *call* began before the breaker opened, and so proves nothing now."""
+        """Tell whether *call* began before the breaker opened, and so shows nothing now."""
         return self.state == "open" or call.epoch != self.epoch
 
     def _count(self, fault: Fault, request_id: str) -> float | None:
@@ -186,7 +187,7 @@ class CircuitBreaker:
         return None
 
     def _disprove(self, outcome: Outcome, call: Call) -> None:
-        """Strike out the faults that *call* could have met and did not.
+        """Remove the faults that *call* could have met and did not.
 
         The portal refuses some requests before the others meet their fault: all that such a refusal
         shows is that it answers.

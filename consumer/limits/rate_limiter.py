@@ -1,4 +1,4 @@
-"""The portal's limits, kept on our side so that the portal need never refuse."""
+"""The portal's rate limit, kept on our side so that the portal does not have to refuse."""
 
 import asyncio
 import time
@@ -55,7 +55,7 @@ class RateLimiter:
             await self.acquire()
 
     def empty(self) -> None:
-        """Forget what was saved up: the portal's bucket is full, or somebody else may fill it."""
+        """Forget the saved allowance: the portal's bucket is full, or somebody else may fill it."""
         self._refill()
         self._allowance = min(self._allowance, 0.0)
 

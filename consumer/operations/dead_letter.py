@@ -153,7 +153,7 @@ def _number(value: object) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Which dead letters are meant; an empty choice means all."""
+    """Which dead letters are chosen; an empty choice means all."""
 
     ids: Collection[str] = ()
     reasons: Collection[str] = ()
@@ -170,7 +170,7 @@ class Choice:
         return self == Choice()
 
     def holds(self, letter: DeadLetter) -> bool:
-        """Tell whether *letter* is meant."""
+        """Tell whether *letter* is chosen."""
         failed_at = read_moment(letter.failed_at)
         return (
             (not self.ids or letter.id in self.ids)

@@ -40,7 +40,7 @@ class NoSuchDeadLetter(OperatorError):
 async def look(
     url: str, topology: Topology, choice: Choice, limit: int | None = None
 ) -> AsyncGenerator[DeadLetter, None]:
-    """Yield the dead letters that are meant, at least *limit* of them; all stay where they are.
+    """Yield the dead letters that are chosen, at least *limit* of them; all stay where they are.
 
     Raises:
         BrokerUnavailable, WrongTopology: The broker or the queue cannot be reached.
@@ -160,7 +160,7 @@ async def _taken(
 ) -> AsyncGenerator[DeadLetter, None]:
     """Yield the dead letters of these keys, and remove each when the next is asked for: *done*.
 
-    Nothing is in hand while the rate makes us wait: the broker takes back what is held too long.
+    Nothing is held while the rate makes us wait: the broker takes back what is held too long.
 
     Close it: an interrupted loop leaves it to asyncio, which ends the connection's tasks first.
     """

@@ -75,7 +75,7 @@ def own_headers(message: AbstractIncomingMessage, requests: str) -> dict[str, An
 
 
 def _trouble(body: bytes, death: Mapping[str, Any]) -> dict[str, Any]:
-    """Say why a message is a dead letter that bears no word of ours on it."""
+    """Say why a message without our own headers is a dead letter."""
     told: dict[str, Any] = {"x-reason": "broker"}
     time = death.get("time")
     if isinstance(time, datetime):

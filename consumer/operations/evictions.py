@@ -15,7 +15,7 @@ from consumer.rabbitmq.topology import Topology, WrongTopology, explained
 
 LOOK_S = 5.0
 IN_HAND = 1000
-"""What is in hand does not expire, in a queue whose policy has a message-ttl too."""
+"""An unacknowledged message does not expire, even if a policy sets a message-ttl."""
 BATCH = 50
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 60.0
@@ -51,7 +51,7 @@ class Evictions:
         self._backoff_s = FIRST_BACKOFF_S
 
     async def run(self) -> None:
-        """Bring back what comes, for ever: nothing else waits for this, so it only says so."""
+        """Bring back what comes, for ever. Nothing waits for this, so errors are only logged."""
         while True:
             try:
                 with link_losses():

@@ -1,15 +1,15 @@
-"""When the next dead letter may go, and for how long letters may be in hand."""
+"""When the next dead letter may go, and how long dead letters may be held unacknowledged."""
 
 import asyncio
 
 HOLD_S = 60.0
-"""How long letters are in hand at most where nothing makes us wait: a broker has a limit, too."""
+"""How long dead letters are held at most where no rate makes us wait; the broker has a limit."""
 HOLD_WAITING_S = 2.0
 """How long, while a rate makes us wait."""
 
 
 class Turns:
-    """Keeps to a rate, and to short times in which letters are in hand.
+    """Keeps to a rate, and holds dead letters only for short times.
 
     Args:
         rate_per_s: At most so many letters a second; None for as fast as can be.
@@ -27,12 +27,12 @@ class Turns:
         await asyncio.sleep(self._due - self._clock())
 
     def take_in_hand(self) -> None:
-        """Remember since when letters are in hand."""
+        """Remember since when dead letters are held."""
         self._taken_at = self._clock()
         self._hold_until = None
 
     async def next(self) -> bool:
-        """Wait for the next turn; False if letters would be in hand for too long until then."""
+        """Wait for the next turn; False if dead letters would be held for too long."""
         now = self._clock()
         if self._hold_until is None:
             # To take many in hand takes a while, and is to be worth it.

@@ -81,7 +81,7 @@ async def _events(queue: AbstractQueue) -> AsyncIterator[dict[str, Any]]:
 
 
 def _read_event(body: bytes) -> dict[str, Any]:
-    """Read an event; somebody else's that is no JSON object is told as it is."""
+    """Read an event; a message of others that is no JSON object is shown as it is."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):

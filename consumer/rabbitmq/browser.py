@@ -37,7 +37,7 @@ WENT_BACK = "what was in hand went back: do it again"
 
 
 class DeliveriesReturned(BrokerUnavailable):
-    """Raised when the broker took back what was in hand, though the link stands; says why."""
+    """Raised when the broker took back unacknowledged messages, though connected; says why."""
 
 
 class QueueBusy(OperatorError):
@@ -48,7 +48,7 @@ class QueueBusy(OperatorError):
 async def browse(
     url: str, queue: str, window: int = WINDOW, *, evicted: str | None = None
 ) -> AsyncIterator["QueueBrowser"]:
-    """Take in hand what *queue* holds; what is not acknowledged goes back in order.
+    """Take what *queue* holds; what is not acknowledged goes back in order.
 
     Args:
         url: The broker.
@@ -59,7 +59,7 @@ async def browse(
     Raises:
         BrokerUnavailable, WrongTopology: The broker or the queue cannot be reached.
         DeliveriesReturned: It was held for longer than the broker allows, or the queue is gone.
-        QueueBusy: There is nothing left to take in hand.
+        QueueBusy: There is nothing left to take.
     """
     connection = await connect(url, "dead letters")
     async with connection:
@@ -76,7 +76,7 @@ async def browse(
 
 
 class QueueBrowser:
-    """The messages of a queue, in one hand, after those that the broker has evicted from it.
+    """The messages of a queue, after those that the broker has evicted from it.
 
     Attributes:
         count: How many the queue held when it was opened.
@@ -139,7 +139,7 @@ class QueueBrowser:
         return found.message_count or 0, found.consumer_count or 0
 
     async def messages(self, at_least: int = 0) -> AsyncIterator[AbstractIncomingMessage]:
-        """Yield all messages in order, one consumer after the other taking its window in hand."""
+        """Yield all messages in order, one consumer after the other, each with its window."""
         # Those come first: once in hand, the worker does not move them back meanwhile, unseen.
         async for message in self._evicted_ones():
             yield message
@@ -189,7 +189,7 @@ class QueueBrowser:
         """Remove a message for good.
 
         Raises:
-            DeliveriesReturned: It is not in hand any more.
+            DeliveriesReturned: The broker took it back.
         """
         if self._taken_back is not None:
             raise self.loss()
@@ -204,7 +204,7 @@ class QueueBrowser:
         self._taken_back = "its consumer timeout passed, or the queue is gone"
 
     def loss(self) -> BrokerUnavailable:
-        """Return the error that says why nothing is in hand any more."""
+        """Return the error that says why the broker took everything back."""
         if self._taken_back is None or self._connection.is_closed:
             return BrokerUnavailable(f"{LINK_BROKE}, {WENT_BACK}")
         return DeliveriesReturned(

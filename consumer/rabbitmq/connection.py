@@ -62,7 +62,7 @@ class ConnectionLost(BrokerUnavailable):
 
 
 class LoginRefused(BrokerUnavailable):
-    """Raised when the broker does not let this user in: to try again would be of no use."""
+    """Raised when the broker refuses this user; trying again would not help."""
 
 
 class Addresses:
@@ -85,7 +85,7 @@ class Addresses:
         return self._turns[0]
 
     def move_on(self, url: str) -> None:
-        """Try *url*, which has just failed, last of all; unless somebody else has seen to that."""
+        """Try *url*, which has just failed, last of all, unless that has been done already."""
         if self.first == url:
             self._turns.rotate(-1)
 
@@ -136,7 +136,7 @@ class RobustConnection(aio_pika.RobustConnection):
     Args:
         urls: As for `connect`.
         name: As for `connect`.
-        url: Not heeded: FastStream's idea of the address.
+        url: Ignored: the address as FastStream has it.
         options: As aio-pika has them.
     """
 

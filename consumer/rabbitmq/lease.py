@@ -123,7 +123,7 @@ class Lease:
         self._seen_at = asked_at
 
     async def release(self) -> None:
-        """Give the lease back; who is the last to do so lets another ledger have it at once.
+        """Give the lease back; after the last worker another ledger can have it at once.
 
         Raises:
             ConnectionLost: The link is gone: the lease will expire.
@@ -162,7 +162,7 @@ class Lease:
         """Delete a queue that cannot be consumed from.
 
         RabbitMQ 3.10, killed within a second of a declaration, keeps the name and not the queue;
-        who wants to consume then waits in vain, or loses the connection.
+        a consumer then waits for ever, or loses the connection.
         """
         connection = await connect(self._url, "lease")
         async with connection, plain_channel(connection) as channel:

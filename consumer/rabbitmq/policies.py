@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 class Policies:
-    """Remembers what was seen, and says it: a log line now and then, a metric, a word on it."""
+    """Remembers what was seen, and reports it: in the log, a metric and `/readyz`."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[Setting, str], float] = {}
@@ -37,7 +37,7 @@ class Policies:
             metrics.POLICY_HITS.labels(setting)  # from 0 on, or an increase to 1 is not seen
 
     def seen(self, setting: Setting, queue: str) -> None:
-        """Say that *setting* works against *queue*: an error once, then every `SAID_AGAIN_S`."""
+        """Report that *setting* affects *queue*: an error once, then every `SAID_AGAIN_S`."""
         metrics.POLICY_HITS.labels(setting).inc()
         now = time.monotonic()
         last = self._seen.get((setting, queue))

@@ -101,7 +101,7 @@ def build_message(
 class Publisher:
     """Publishes over a connection that consumes nothing, opened when it is needed.
 
-    After a failure the connection is given up: its late confirms could not be told from new ones.
+    After a failure the connection is closed: late confirms would look like new ones.
 
     Args:
         url: The broker.
@@ -170,7 +170,7 @@ class Publisher:
             message: Built anew, by `build_message`.
             exchange: Empty for the default one, whose routing keys are queues.
             routing_key: Where to.
-            mandatory: Whether some queue must take it; unsaid: one of ours must, a listener's not.
+            mandatory: Whether some queue must take it. None: yes for our own queues, no for events.
 
         Raises:
             NotPublished: It has not been confirmed.

@@ -89,7 +89,7 @@ class Subscription:
 
     @property
     def paused_by(self) -> set[str]:
-        """Why no messages are taken, if anything speaks against it."""
+        """The reasons why no messages are taken now."""
         return set(self._reasons)
 
     @property
@@ -110,7 +110,7 @@ class Subscription:
             log.warning("subscription.paused", reason=reason)
 
     def resume(self, reason: str) -> None:
-        """Take messages again, unless something else speaks against it."""
+        """Take messages again, unless there is another reason to pause."""
         if reason in self._reasons:
             self._reasons.discard(reason)
             self._changed.set()

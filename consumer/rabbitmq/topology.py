@@ -129,7 +129,8 @@ def _evicted(name: str) -> Queue:
 
     Of a limit in a policy and one in an argument the lower counts, so no argument keeps a policy
     from lowering the delivery limit, and each look counts. This queue alone is classic: a classic
-    queue has no delivery limit, so who is killed while bringing letters back loses none.
+    queue has no delivery limit, so a worker that is killed while it brings dead letters back loses
+    none.
     Source: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
     """
     return Queue(name, {"x-queue-type": "classic", "x-overflow": "reject-publish"})
@@ -225,7 +226,7 @@ async def _declare_queue(channel: AbstractChannel, queue: Queue, *, check_only: 
 
 
 async def bind_over(connection: AbstractConnection, topology: Topology) -> None:
-    """Make sure that requests reach their queue; nothing is to be done where we may not.
+    """Make sure that requests reach their queue, where we have the right to bind it.
 
     Raises:
         BrokerUnavailable, AMQPError, OSError, RuntimeError: It cannot be done now.

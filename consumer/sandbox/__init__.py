@@ -6,8 +6,8 @@ from no client. Which number is called decides what comes back (`NUMBERS`), the 
 of portal it is.
 
 `answers` is the table of all it can say, `portal` its rules and state, `limits` its two limits,
-`history` the call statistics, `app` the HTTP. It knows no OAuth, no ``batch``, no events, and is
-content without HTTPS.
+`history` the call statistics, `app` the HTTP. It has no OAuth, no ``batch``, no events, and
+needs no HTTPS.
 """
 
 from consumer.sandbox.answers import ANSWERS, NUMBERS, Answer, Number

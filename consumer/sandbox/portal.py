@@ -142,7 +142,7 @@ class SandboxPortal:
         return ANSWERS["placed"] if infocall else None
 
     def _fate(self, request: RestRequest) -> Answer | None:
-        """Look up what is bound to happen to *request*: by the trouble, else by its number."""
+        """Look up how *request* will fail: by the trouble, else by its number."""
         infocall = request.method == INFOCALL
         if (name := self.switches.trouble) is not None:
             trouble = ANSWERS[name]

@@ -453,6 +453,16 @@ def test_the_readme_explains_each_reason_and_confirmation(word: str) -> None:
     assert f"`{word}`" in README
 
 
+def test_the_readme_lists_every_field_of_a_request_and_no_other() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (required|optional)", README, re.MULTILINE)
+    required = {*MESSAGES[REQUESTED]["required"], "from_line"}  # unless the worker has a default
+
+    assert rows == [
+        (field, "required" if field in required else "optional")
+        for field in MESSAGES[REQUESTED]["properties"]
+    ]
+
+
 def test_the_python_of_the_readme_compiles_and_its_requests_are_good() -> None:
     snippets = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     payloads = re.findall(r"payload='(.*?)'", README)
