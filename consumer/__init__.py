@@ -9,16 +9,21 @@ The modules at the top, in reading order:
     app             the wiring, the start, the stop
     startup         the steps of a start, tried until broker and ledger are there
     housekeeping    what runs beside the calls: watchdog, queue depths, retention
-    messages        the contract: requests and events
+    readiness       how the parts are, in words, and whether the worker is ready
+    messages        the contract in: requests
+    events          the contract out: call.started and call.failed
     delivery        a received message, read once
     worker          one task for each request id; the acknowledgement
-    processor       one request: read the ledger, take a step, record, publish
+    processor       one request: read the ledger, take a step
     steps           what a message asks for, given the ledger's entry (pure)
+    interruptible   which tasks only wait, so that they may be cancelled
     caller          one call within the limits
     decision        what the outcome of a call leads to (pure)
     reconciler      asks the call history about a call whose answer was lost
     reconciliation  what such a look-up leads to (pure)
-    announcer       which message belongs to which state
+    probe           a harmless question to the portal, while the worker is paused
+    recorder        what a step came to: written to the ledger, then published
+    announcer       which messages belong to which state (pure)
     settings        all settings, read once
     addresses       the addresses among the settings
     log             structured logs, without secrets
@@ -33,15 +38,17 @@ The rooms, each for one thing outside, or one kind of work:
 
     bitrix24/       errors, responses, call_history, portal, transport: all that is known of
                     Bitrix24
-    rabbitmq/       subscription, connection, topology, publisher, browser, deaths, evictions,
-                    lease, policies: all that is known of RabbitMQ and FastStream
-    ledger/         entry, ledger, store, sqlite, postgres, ages, recovery: what was done for which
-                    request
+    rabbitmq/       subscription, connection, topology, publisher, browser, lease, policies: all
+                    that is known of RabbitMQ and FastStream
+    ledger/         entry, ledger, store, sqlite, postgres, ages, beginning, recovery: what was done
+                    for which request
     limits/         rate_limiter, circuit_breaker: how fast to call, and when not at all
-    operations/     dead_letters, turns, check, upstream: what the commands do
+    operations/     dead_letter, dead_letters, deaths, evictions, turns, check, upstream: what the
+                    commands do
     cli/            main, dead_letters, replay, ids, console: the commands
     sandbox/        app, portal, answers, history, limits, request, switches: a stand-in portal
-    demo/           tour, environment, broker, private_node: the demo and its throwaway broker
+    demo/           tour, environment, broker, private_node, installer: the demo and its throwaway
+                    broker
 
 `python -m consumer` (`__main__`) is `call-consumer`. Imports point down only; the layers are in
 pyproject.toml, and CONTRIBUTING.md says where a change belongs.
