@@ -1,4 +1,4 @@
-"""What we publish to whoever listens: `call.started` and `call.failed`, their ids and headers.
+"""What we publish for all who listen: `call.started` and `call.failed`, their ids and headers.
 
 The contract is `schemas/`; this module mirrors it, and a test holds the two together.
 """
@@ -64,7 +64,7 @@ def event_id(request_id: str, replay: int, kind: str) -> str:
 
 
 def invalid_event_id(body: bytes) -> str:
-    """Derive the event id of a body that is no request: it is derived from the digest of the body."""
+    """Derive the event id of a body that is no request from its digest."""
     return str(uuid5(EVENT_IDS, f"{hashlib.sha256(body).hexdigest()}\n{FAILED}"))
 
 

@@ -5,7 +5,7 @@ from types import TracebackType
 
 
 class Interruptible:
-    """A block of code in which whoever runs it may be cancelled."""
+    """A block of code in which the task that runs it may be cancelled."""
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Task[object]] = set()

@@ -1,4 +1,4 @@
-"""One request: read the ledger, take a step, hand on what it came to."""
+"""One request: read the ledger, take a step, pass its result to the recorder."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""How the parts of a worker are, in words, and whether it is ready."""
+"""The state of the parts of a worker, in words, and whether it is ready."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a step came to is recorded and published here, and nowhere else."""
+"""The result of a step is recorded and published here, and nowhere else."""
 
 import time
 from collections.abc import Sequence

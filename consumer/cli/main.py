@@ -84,7 +84,7 @@ def sandbox(host: str, port: int) -> None:
     portal = SandboxPortal()
     hosts = {"localhost": LOOPBACK, "::": EVERYWHERE}.get(host, (host,))
     try:
-        listeners = listen(hosts, port)  # whoever reads the address below may connect at once
+        listeners = listen(hosts, port)  # the address below may be used at once
     except OSError as error:
         text = f"cannot listen at {host} port {port} ({cause_of(error)}): name another --port"
         raise Failed(text) from None

@@ -1,4 +1,4 @@
-"""From when on nothing is handed out any more that a new ledger does not know."""
+"""The moment from which a new ledger knows every message that is delivered."""
 
 import asyncio
 
@@ -7,10 +7,10 @@ from consumer.ledger.ledger import Ledger
 
 
 class Beginning:
-    """Sees the first message of a new ledger's that nobody had before.
+    """Notices the first message that was delivered only after the ledger was made.
 
-    What was handed out before the ledger was made comes first, and must be recorded by then: who
-    had it may have dialled.
+    Messages that were delivered before come first, and must be recorded by then: the worker that
+    had them may have dialled.
     """
 
     def __init__(self, ledger: Ledger, waits: Interruptible) -> None:

@@ -1,4 +1,4 @@
-"""One dead letter, as it is read; which ones are meant, and what groups of them have in common."""
+"""One dead letter, as it is read; how to choose some, and what groups of them have in common."""
 
 import hashlib
 import json

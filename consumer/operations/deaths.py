@@ -1,4 +1,4 @@
-"""What became of a dead letter, in headers of our own, whether we or the broker put it there."""
+"""Why a message is a dead letter, in our own headers, whether we or the broker put it there."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Dead letters that the broker evicted, by a policy, are brought back as long as a worker runs."""
+"""Bring back dead letters that the broker evicted because of a policy, while a worker runs."""
 
 import asyncio
 from collections.abc import Iterable

@@ -35,7 +35,7 @@ class Turns:
         """Wait for the next turn; False if dead letters would be held for too long."""
         now = self._clock()
         if self._hold_until is None:
-            # To take many in hand takes a while, and is to be worth it.
+            # To take many takes a while, so it must be worth it.
             self._hold_until = now + max(self._hold_s, 2 * (now - self._taken_at))
         self._due = max(self._due + self._interval_s, now)
         if self._due > self._hold_until:

@@ -1,7 +1,8 @@
-"""A queue's messages taken in browser: to be looked at or removed; the rest goes back in order.
+"""Look at the messages of a queue, or remove some; the others go back in their order.
 
-A quorum queue puts what comes back behind all else that came back before, and ahead of what nobody
-has had yet. So whoever puts some back has to put back after them whatever else had come back.
+A quorum queue puts a returned message behind those that were returned before, and before those that
+nobody has received yet. So after some are put back, all that had been returned before must be put
+back again after them.
 """
 
 import asyncio
@@ -140,7 +141,7 @@ class QueueBrowser:
 
     async def messages(self, at_least: int = 0) -> AsyncIterator[AbstractIncomingMessage]:
         """Yield all messages in order, one consumer after the other, each with its window."""
-        # Those come first: once in hand, the worker does not move them back meanwhile, unseen.
+        # Those come first: once they are taken, the worker cannot move them back meanwhile.
         async for message in self._evicted_ones():
             yield message
         arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()

@@ -1,4 +1,4 @@
-"""Take messages from the queue of requests, as long as nothing speaks against it.
+"""Take messages from the queue of requests, unless there is a reason to pause.
 
 All that is known of FastStream is here. It connects, keeps the connection and hands each message to
 our handler, as raw bytes: it would parse JSON first, and a body that is none would miss our
