@@ -77,7 +77,7 @@ OPERATING = Gauge(
 )
 PAUSED = Gauge(
     "call_consumer_paused",
-    "1 while no calls are placed for the portal's sake, by cause.",
+    "1 while the worker is paused because the portal fails every call, by cause.",
     ["cause"],
     registry=REGISTRY,
 )

@@ -21,7 +21,7 @@ from consumer.operations.deaths import DEATHS, id_of, own_headers
 
 ADVICE = {
     "exhausted": "See whether the portal is well again, then replay.",
-    "unsure": "Replay it: the call history is asked first. If that is unreadable: A doubt.",
+    "unsure": "Replay it: the call history is asked first. OPERATING.md: A call in doubt.",
     "invalid": "Replay with --set if that fixes it; else fix it upstream, and discard this one.",
     "expired": "Discard it, or replay it with --set expires_at=…",
     "broker": "Somebody moved it here, or the broker did: see its log; then replay.",

@@ -21,6 +21,14 @@ DOCUMENTS = [
     if not file.relative_to(ROOT).parts[0].startswith(".")
 ]
 
+NAMING_SECTIONS = [
+    file
+    for folder in ("consumer", "helm", "docker", "CHANGELOG.md")
+    for file in [ROOT / folder, *(ROOT / folder).rglob("*")]
+    if file.suffix in {".py", ".json", ".yaml", ".md"}
+    and "OPERATING.md" in file.read_text(encoding="utf-8")
+]
+
 
 def name_of(file: Path) -> str:
     return str(file.relative_to(ROOT))
@@ -66,6 +74,15 @@ def test_its_commands_exist() -> None:
             group = group.commands[each]
         assert isinstance(group, click.Group)
         assert {first, *re.findall(r"`(\w+)", row)} <= group.commands.keys()
+
+
+@pytest.mark.parametrize("file", NAMING_SECTIONS, ids=name_of)
+def test_sections_of_operating_that_are_named_elsewhere_exist(file: Path) -> None:
+    text = re.sub(r"\s+", " ", file.read_text(encoding="utf-8"))
+    sections = re.findall(r"OPERATING\.md[,:] \*?([A-Z][\w' ]+)", text)
+    headings = re.findall(r"^## (.+)$", OPERATING, re.MULTILINE)
+
+    assert set(sections) <= set(headings)
 
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=name_of)
