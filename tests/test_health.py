@@ -183,7 +183,7 @@ async def test_while_nothing_can_be_published_no_more_is_taken(
         assert app.subscription.paused_by == set()
 
     assert stuck["publisher"] == {"ok": False, "detail": "nothing is confirmed"}
-    assert stuck["broker"] == {"ok": False, "detail": "held: publishing"}
+    assert stuck["broker"] == {"ok": False, "detail": "paused: publishing"}
 
 
 async def test_without_a_consumer_for_too_long_it_ends(
