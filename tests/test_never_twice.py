@@ -618,7 +618,7 @@ async def test_a_probe_whose_answer_cannot_be_read_does_not_end_the_worker(
         raise OverflowError("date value out of range")
 
     monkeypatch.setattr(circuit_breaker, "OTHER_WAITS_S", (0.1, 0.2))
-    monkeypatch.setattr("consumer.app.read_response", fails)
+    monkeypatch.setattr("consumer.probe.read_response", fails)
     foreign.answers[LOST] = [foreign.reply(401, {"error": "INVALID_CREDENTIALS"})]
 
     async with bench.running(bitrix24_url=foreign.url, pause_after=1) as app:
