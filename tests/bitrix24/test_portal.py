@@ -413,6 +413,15 @@ LOST: dict[str, tuple[Any, str]] = {
     "half an answer": (always(reply(200, PLACED)[:-5]), "REMOTE_PROTOCOL_ERROR"),
     "not HTTP": (always(b"SSH-2.0-OpenSSH_9.2\r\n"), "REMOTE_PROTOCOL_ERROR"),
     "not gzip": (always(reply(200, PLACED, "Content-Encoding: gzip")), "DECODING_ERROR"),
+    "half of a gzip": (
+        always(reply(200, gzip.compress(b"{}" * 50)[:-9], "Content-Encoding: gzip")),
+        "DECODING_ERROR",
+    ),
+    "more than is read": (always(reply(200, b" " * 5_000_000)), "REMOTE_PROTOCOL_ERROR"),
+    "a small gzip of something endless": (
+        always(reply(200, gzip.compress(b" " * 50_000_000), "Content-Encoding: gzip")),
+        "DECODING_ERROR",
+    ),
     "silence": (silent, "READ_TIMEOUT"),
     "an endless drip": (drip, "TIMEOUT_ERROR"),
 }
