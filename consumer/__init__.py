@@ -8,6 +8,7 @@ The modules at the top, in reading order:
 
     app             the wiring, the start, the stop
     startup         the steps of a start, tried until broker and ledger are there
+    shutdown        the steps of a stop, each with a limit
     housekeeping    what runs beside the calls: watchdog, queue depths, retention
     readiness       how the parts are, in words, and whether the worker is ready
     messages        the contract in: requests
@@ -38,14 +39,14 @@ The rooms, each for one thing outside, or one kind of work:
 
     bitrix24/       errors, responses, call_history, portal, transport: all that is known of
                     Bitrix24
-    rabbitmq/       subscription, connection, topology, publisher, browser, lease, policies: all
-                    that is known of RabbitMQ and FastStream
-    ledger/         entry, ledger, store, sqlite, postgres, ages, beginning, recovery: what was done
-                    for which request
+    rabbitmq/       subscription, connection, topology, outgoing, publisher, confirming_link,
+                    browser, lease, policies: all that is known of RabbitMQ and FastStream
+    ledger/         entry, ledger, about, store, sqlite, postgres, ages, beginning, recovery: what
+                    was done for which request
     limits/         rate_limiter, circuit_breaker: how fast to call, and when not at all
     operations/     dead_letter, dead_letters, deaths, evictions, turns, check, upstream: what the
                     commands do
-    cli/            main, dead_letters, replay, ids, console: the commands
+    cli/            main, run, dead_letters, replay, ids, console: the commands
     sandbox/        app, portal, answers, history, limits, request, switches: a stand-in portal
     demo/           tour, environment, broker, private_node, installer: the demo and its throwaway
                     broker

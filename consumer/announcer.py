@@ -21,7 +21,7 @@ from consumer.events import (
 )
 from consumer.ledger import Entry
 from consumer.messages import Invalid, rfc3339
-from consumer.rabbitmq.publisher import Outgoing
+from consumer.rabbitmq.outgoing import Outgoing
 from consumer.rabbitmq.topology import Topology
 
 GRACE_S = 0.5

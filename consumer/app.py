@@ -2,11 +2,8 @@
 
 import asyncio
 import math
-import os
-import signal
-from collections.abc import Collection, Coroutine
+from collections.abc import Coroutine
 from functools import partial
-from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -25,10 +22,7 @@ from consumer.limits.rate_limiter import RateLimiter
 from consumer.operations.evictions import Evictions
 from consumer.probe import Probe
 from consumer.processor import Processor, Rules
-from consumer.rabbitmq.connection import (
-    BrokerUnavailable,
-    link_losses,
-)
+from consumer.rabbitmq.connection import BrokerUnavailable, link_losses
 from consumer.rabbitmq.lease import Lease
 from consumer.rabbitmq.policies import Policies
 from consumer.rabbitmq.publisher import Publisher
@@ -37,7 +31,8 @@ from consumer.rabbitmq.topology import declare, explained, topology_of
 from consumer.readiness import Readiness
 from consumer.reconciler import Reconciler
 from consumer.recorder import Recorder
-from consumer.settings import Settings, service_variables
+from consumer.settings import Settings
+from consumer.shutdown import LAST_S, end, within
 from consumer.startup import Startup
 from consumer.worker import Worker
 
@@ -47,11 +42,6 @@ if TYPE_CHECKING:
 START_WITHIN_S = 20.0
 STOP_CONSUMING_S = 1.0
 STOP_LINKS_S = 1.0
-LAST_S = 0.5
-"""How long a stopped process may take to end; see `run`."""
-END_TRIES = 4
-END_S = 0.25
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 NEAR_THE_LIMIT = 0.99
 
 log = structlog.get_logger(__name__)
@@ -101,8 +91,8 @@ class App:
             Probe(self.portal, rate_limiter).still_shows,
             settings.default_line,
         )
-        self._recovery = Recovery(self.ledger, self.subscription)
-        self.worker = self._build_worker(rate_limiter)
+        self.recovery = Recovery(self.ledger, self.subscription)
+        self.worker = _build_worker(self, settings, rate_limiter)
         self.lease = Lease(self._url, settings.queue, self.ledger)
         self._housekeeping = Housekeeping(
             url=self._url,
@@ -127,47 +117,6 @@ class App:
             waits_for=lambda: self._startup.waits_for,
         )
 
-    def _build_worker(self, rate_limiter: RateLimiter) -> Worker:
-        """Put together what a message meets on its way."""
-        settings = self._settings
-        waits = Interruptible()
-        ages = Ages(lambda: self.portal.clock_offset_s)
-        processor = Processor(
-            ledger=self.ledger,
-            ages=ages,
-            recovery=self._recovery,
-            caller=Caller(
-                self.portal,
-                rate_limiter,
-                self.breaker,
-                delays_s=settings.retry_delays_s,
-                operating_limit_s=settings.operating_limit_s * NEAR_THE_LIMIT,
-            ),
-            reconciler=Reconciler(self.ledger, self.portal, rate_limiter, settings.history_lag_s),
-            recorder=Recorder(
-                ledger=self.ledger,
-                ages=ages,
-                recovery=self._recovery,
-                announcer=Announcer(self.topology),
-                publisher=self.publisher,
-            ),
-            waits=waits,
-            rules=Rules(
-                delays_s=settings.retry_delays_s,
-                timeout_s=settings.timeout_s,
-                lag_s=settings.history_lag_s,
-                retry_unsure=settings.when_unsure == "retry",
-            ),
-        )
-        return Worker(
-            processor=processor,
-            waits=waits,
-            subscription=self.subscription,
-            rate_limiter=rate_limiter,
-            breaker=self.breaker,
-            defaults=settings.request_defaults,
-        )
-
     async def run(self, wait_s: float = math.inf) -> None:
         """Work until `stop` is called, then drain.
 
@@ -187,7 +136,7 @@ class App:
         finally:
             self._started = False
             await self._close()
-            await _end([serving])
+            await end([serving])
 
     def stop(self) -> None:
         """Ask the worker to drain and end."""
@@ -202,7 +151,7 @@ class App:
             for task in done:
                 task.result()
         finally:
-            await _end(tasks)
+            await end(tasks)
 
     async def _start(self, wait_s: float) -> None:
         """Take one step after the other; whatever can fail comes before the first message."""
@@ -258,80 +207,63 @@ class App:
         """
         log.info("worker.draining")
         cancelled, drained = await asyncio.gather(
-            _within(STOP_CONSUMING_S, "consumer", self.subscription.close()),
-            _within(self._settings.drain_s, "calls", self.worker.drain()),
+            within(STOP_CONSUMING_S, "consumer", self.subscription.close()),
+            within(self._settings.drain_s, "calls", self.worker.drain()),
         )
         if cancelled and drained:
-            await _within(STOP_LINKS_S, "lease", self.lease.release())
+            await within(STOP_LINKS_S, "lease", self.lease.release())
         await asyncio.gather(
             self._leave_broker(answers=cancelled),
-            _within(STOP_LINKS_S, "publisher", self.publisher.close()),
-            _within(STOP_LINKS_S, "portal", self.portal.close()),
+            within(STOP_LINKS_S, "publisher", self.publisher.close()),
+            within(STOP_LINKS_S, "portal", self.portal.close()),
         )
-        self._recovery.close()
-        await _within(STOP_LINKS_S, "ledger", self.ledger.close())
+        self.recovery.close()
+        await within(STOP_LINKS_S, "ledger", self.ledger.close())
         log.info("worker.stopped")
 
     async def _leave_broker(self, *, answers: bool) -> None:
         if answers:
-            await _within(STOP_LINKS_S, "broker", self.subscription.stop())
+            await within(STOP_LINKS_S, "broker", self.subscription.stop())
         if self.connection is not None:  # which would try to come back for ever
-            await _within(LAST_S, "connection", self.connection.close())
+            await within(LAST_S, "connection", self.connection.close())
 
 
-async def _within(limit_s: float, part: str, step: Coroutine[Any, Any, object]) -> bool:
-    """Take a step of the stop, and tell whether it went well; go on after *limit_s* in any case."""
-    task = asyncio.create_task(step)
-    await asyncio.wait([task], timeout=limit_s)
-    if not task.done():
-        task.cancel()  # client libraries may swallow that, so nothing waits for it
-        log.info("stop.cut_short", part=part, limit_s=limit_s)
-        return False
-    if task.cancelled() or task.exception() is not None:
-        error = None if task.cancelled() else task.exception()
-        log.info("stop.cut_short", part=part, error=type(error).__name__)
-        return False
-    return True
-
-
-async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel *tasks* until they have ended: a client library may swallow a cancellation."""
-    pending = set(tasks)
-    for _ in range(END_TRIES):
-        if not pending:
-            return
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=END_S)
-
-
-async def run(settings: Settings, wait_s: float = math.inf) -> None:
-    """Run a worker until SIGTERM or SIGINT; a second one ends the process at once.
-
-    Raises:
-        WrongSettings, BrokerUnavailable, WrongTopology, LedgerDown, OtherLedger, NoConsumer: As
-            `App` has it.
-    """
-    if skipped := service_variables():
-        log.info("settings.skipped", names=sorted(skipped))
-    app = App(settings)
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        app.stop()
-        for number in SIGNALS:
-            loop.remove_signal_handler(number)
-            signal.signal(number, _end_at_once)
-
-    for number in SIGNALS:
-        loop.add_signal_handler(number, stop)
-    await app.run(wait_s)
-    # What is left are client libraries' tasks that no cancellation ends, and look-ups of names.
-    last = Timer(LAST_S, os._exit, [0])
-    last.daemon = True
-    last.start()
-
-
-def _end_at_once(number: int, _: object) -> None:
-    """End at once: for the ledger and the broker it is as if the process were killed."""
-    os._exit(128 + number)
+def _build_worker(app: App, settings: Settings, rate_limiter: RateLimiter) -> Worker:
+    """Put together what a message meets on its way."""
+    waits = Interruptible()
+    ages = Ages(lambda: app.portal.clock_offset_s)
+    processor = Processor(
+        ledger=app.ledger,
+        ages=ages,
+        recovery=app.recovery,
+        caller=Caller(
+            app.portal,
+            rate_limiter,
+            app.breaker,
+            delays_s=settings.retry_delays_s,
+            operating_limit_s=settings.operating_limit_s * NEAR_THE_LIMIT,
+        ),
+        reconciler=Reconciler(app.ledger, app.portal, rate_limiter, settings.history_lag_s),
+        recorder=Recorder(
+            ledger=app.ledger,
+            ages=ages,
+            recovery=app.recovery,
+            announcer=Announcer(app.topology),
+            publisher=app.publisher,
+        ),
+        waits=waits,
+        rules=Rules(
+            delays_s=settings.retry_delays_s,
+            timeout_s=settings.timeout_s,
+            lag_s=settings.history_lag_s,
+            retry_unsure=settings.when_unsure == "retry",
+        ),
+    )
+    return Worker(
+        processor=processor,
+        waits=waits,
+        subscription=app.subscription,
+        rate_limiter=rate_limiter,
+        breaker=app.breaker,
+        defaults=settings.request_defaults,
+    )

@@ -202,7 +202,7 @@ class Processor:
         self._caller.check()
         with self._waits:
             finding = await self._reconciler.look(entry, call)
-        doubt = self._doubt(entry)
+        doubt = _doubtful_call(entry, self._ages, retry_unsure=self._rules.retry_unsure)
         decision = reconcile(doubt, finding, self._rules.delays_s, self._rules.lag_s)
         log.info(
             "call.looked_up",
@@ -217,18 +217,6 @@ class Processor:
             was = replace(entry, unsure_since=None) if rang_not else entry
             return await self._call(delivery, was, decision.attempt, entry.replay)
         return Decided(entry, decision, call.expires_at_s, doubt.age_s)
-
-    def _doubt(self, entry: Entry) -> DoubtfulCall:
-        age_s = self._ages.age_of_doubt(entry)
-        may_retry = self._rules.retry_unsure or entry.code.upper() in REPORTED_FAILURES
-        return DoubtfulCall(
-            attempt=entry.attempt,
-            replayed=entry.replayed_at > 0,
-            age_s=age_s,
-            looking_s=self._ages.age_of_replay(entry) if entry.replayed_at else age_s,
-            may_retry=may_retry,
-            failure=entry.failure,
-        )
 
     async def _call(
         self, delivery: Delivery, was: Entry | None, attempt: int, replay: int
@@ -282,6 +270,18 @@ class Processor:
             body_digest=self._ledger.digest(delivery.fields),
             target_digest=self._ledger.digest(call.to_number, call.from_line),
         )
+
+
+def _doubtful_call(entry: Entry, ages: Ages, *, retry_unsure: bool) -> DoubtfulCall:
+    age_s = ages.age_of_doubt(entry)
+    return DoubtfulCall(
+        attempt=entry.attempt,
+        replayed=entry.replayed_at > 0,
+        age_s=age_s,
+        looking_s=ages.age_of_replay(entry) if entry.replayed_at else age_s,
+        may_retry=retry_unsure or entry.code.upper() in REPORTED_FAILURES,
+        failure=entry.failure,
+    )
 
 
 _SETTLED = {Announce: "found", Retry: "dialled_again", Fail: "left_to_a_person"}

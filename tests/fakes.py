@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from consumer.decision import Decision
     from consumer.ledger import Entry
     from consumer.messages import CallRequested
-    from consumer.rabbitmq.publisher import Outgoing
+    from consumer.rabbitmq.outgoing import Outgoing
     from consumer.reconciliation import HistoryFinding
 
 NUMBER = "+12025550100"

@@ -11,7 +11,6 @@ from uuid import uuid4
 import click
 import uvicorn
 
-from consumer import app as worker_app
 from consumer import log
 from consumer.bitrix24.errors import advice_for
 from consumer.bitrix24.portal import LINES, VOICES, Portal, read_names
@@ -19,6 +18,7 @@ from consumer.bitrix24.responses import error_of
 from consumer.cli.console import Failed, Program, settings_or_exit
 from consumer.cli.console import run as run_command
 from consumer.cli.replay import dlq
+from consumer.cli.run import run_worker
 from consumer.demo.tour import take_tour
 from consumer.errors import OperatorError
 from consumer.health import EVERYWHERE, LOOPBACK, listen
@@ -68,7 +68,7 @@ def run(wait_s: float) -> None:
         for part in log.secret_parts(secret.get_secret_value())
     ]
     log.set_up(settings.log_level, secrets)
-    run_command(lambda: worker_app.run(settings, wait_s))
+    run_command(lambda: run_worker(settings, wait_s))
 
 
 @main.command()

@@ -7,15 +7,16 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from hashlib import sha256
 from typing import Any
 
 from consumer import metrics
+from consumer.ledger.about import About
 from consumer.ledger.entry import Entry
 from consumer.ledger.sqlite import SqliteStore
-from consumer.ledger.store import LedgerDown, Store
+from consumer.ledger.store import LedgerDown, Store, marks
 
 HISTORY_BELIEVED_S = 7 * 86_400.0
 """For how long it is remembered that the portal's call history could be read."""
@@ -48,6 +49,7 @@ class Ledger:
 
     def __init__(self, url: str, queue: str, connections: int = 1) -> None:
         self._store = _store(url, connections)
+        self._about = About(self._store)
         self._queue = queue
         self._digest_key = b""
         self._begun = False
@@ -67,9 +69,9 @@ class Ledger:
         """Open or create it, and bring it to the newest form."""
         with metrics.LEDGER.labels("open").time():
             await self._store.open()
-            await self._note_once("digest_key", secrets.token_bytes(32))
-            await self._note_once("identity", secrets.token_hex(8).encode())
-            about = await self._about("digest_key", "identity")
+            await self._about.note_once("digest_key", secrets.token_bytes(32))
+            await self._about.note_once("identity", secrets.token_hex(8).encode())
+            about = await self._about.read("digest_key", "identity")
         self._digest_key = about["digest_key"]
         self.identity = about["identity"].decode()
 
@@ -80,14 +82,14 @@ class Ledger:
         """
         if not self._begun:
             with metrics.LEDGER.labels("begin").time():
-                await self._note_once(f"begun {self._queue}", b"")
+                await self._about.note_once(f"begun {self._queue}", b"")
             self._begun = True
 
     async def has_begun(self) -> bool:
         """Tell whether `begin` was called, by whichever worker."""
         if not self._begun:
             with metrics.LEDGER.labels("has_begun").time():
-                self._begun = bool(await self._about(f"begun {self._queue}"))
+                self._begun = bool(await self._about.read(f"begun {self._queue}"))
         return self._begun
 
     async def begin_anew(self) -> None:
@@ -99,32 +101,13 @@ class Ledger:
     async def note_history_shown(self) -> None:
         """Note that the portal's call history has just shown a call of this queue's."""
         with metrics.LEDGER.labels("note_history_shown").time():
-            await self._note(f"history {self._queue}", repr(time.time()).encode())
+            await self._about.note(f"history {self._queue}", repr(time.time()).encode())
 
     async def has_seen_history(self) -> bool:
         """Tell whether the portal's call history could be read not long ago."""
         with metrics.LEDGER.labels("has_seen_history").time():
-            about = await self._about(f"history {self._queue}")
+            about = await self._about.read(f"history {self._queue}")
         return any(time.time() - float(at) < HISTORY_BELIEVED_S for at in about.values())
-
-    async def _note_once(self, name: str, value: bytes) -> None:
-        await self._store.execute(
-            "INSERT INTO about VALUES ($1, $2) ON CONFLICT DO NOTHING", name, value
-        )
-
-    async def _note(self, name: str, value: bytes) -> None:
-        await self._store.execute(
-            "INSERT INTO about VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2",
-            name,
-            value,
-        )
-
-    async def _about(self, *names: str) -> dict[str, bytes]:
-        rows = await self._store.fetch(
-            f"SELECT name, value FROM about WHERE name IN ({_marks(names)})",  # noqa: S608
-            *names,
-        )
-        return {row[0]: row[1] for row in rows}
 
     async def close(self) -> None:
         """Close the store; may be called again."""
@@ -133,7 +116,7 @@ class Ledger:
     async def check_writable(self) -> None:
         """Write something."""
         with metrics.LEDGER.labels("check_writable").time():
-            await self._note("checked", b"")
+            await self._about.note("checked", b"")
 
     def digest(self, *parts: object) -> str:
         """Return a keyed digest: equal for equal parts, and of no use without this ledger."""
@@ -181,11 +164,11 @@ class Ledger:
         wanted = list(call_ids)
         if not wanted:
             return {}
-        marks = _marks(wanted)
+        listed = marks(wanted)
         with metrics.LEDGER.labels("known_calls").time():
             rows = await self._store.fetch(
-                f"SELECT call_id, claimed_at FROM calls WHERE call_id IN ({marks})"  # noqa: S608
-                f" UNION SELECT call_id, claimed_at FROM earlier_calls WHERE call_id IN ({marks})",
+                f"SELECT call_id, claimed_at FROM calls WHERE call_id IN ({listed})"  # noqa: S608
+                f" UNION SELECT call_id, claimed_at FROM earlier_calls WHERE call_id IN ({listed})",
                 *wanted,
             )
         return {row[0]: row[1] for row in rows}
@@ -249,10 +232,6 @@ class Ledger:
 def _entry(row: list[Any]) -> Entry:
     known = dict(zip(_COLUMNS, row, strict=True))
     return Entry(**known | {"published": bool(known["published"])})  # SQLite knows numbers only
-
-
-def _marks(values: Collection[object]) -> str:
-    return ", ".join(f"${n}" for n in range(1, len(values) + 1))
 
 
 def _store(url: str, connections: int) -> Store:

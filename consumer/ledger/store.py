@@ -1,6 +1,6 @@
 """What a ledger needs of the database that keeps it, and the tables it keeps there."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from consumer.errors import OperatorError
@@ -42,6 +42,11 @@ class Store(Protocol):
 
     async def execute(self, statement: str, *values: Value) -> int:
         """Return how many rows a change touched: none if it would break a unique index."""
+
+
+def marks(values: Collection[object]) -> str:
+    """Return the marks of *values* in a statement: ``$1, $2``."""
+    return ", ".join(f"${n}" for n in range(1, len(values) + 1))
 
 
 MIGRATIONS: tuple[str, ...] = (

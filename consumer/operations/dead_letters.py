@@ -25,7 +25,8 @@ from consumer.messages import (
 from consumer.operations.dead_letter import Choice, DeadLetter, read_dead_letter
 from consumer.operations.turns import Turns
 from consumer.rabbitmq.browser import WINDOW, DeliveriesReturned, QueueBusy, browse
-from consumer.rabbitmq.publisher import Publisher, build_message
+from consumer.rabbitmq.outgoing import build_message
+from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.topology import Topology
 
 MISSES = 2

@@ -9,8 +9,9 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from consumer.operations.deaths import evicted_for, id_of, own_headers
 from consumer.rabbitmq.connection import BrokerUnavailable, connect, link_losses
+from consumer.rabbitmq.outgoing import build_message
 from consumer.rabbitmq.policies import BY_DEATH, Policies
-from consumer.rabbitmq.publisher import NotPublished, Publisher, build_message
+from consumer.rabbitmq.publisher import NotPublished, Publisher
 from consumer.rabbitmq.topology import Topology, WrongTopology, explained
 
 LOOK_S = 5.0

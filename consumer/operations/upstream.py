@@ -19,7 +19,8 @@ from consumer.messages import (
     read_body,
 )
 from consumer.rabbitmq.connection import connect
-from consumer.rabbitmq.publisher import Publisher, build_message
+from consumer.rabbitmq.outgoing import build_message
+from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.topology import explained
 
 

@@ -2,25 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Literal
 from uuid import uuid4
 
 import aio_pika
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import DeliveryError
 from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp import commands
 
 from consumer import metrics
 from consumer.errors import OperatorError
-from consumer.rabbitmq.connection import BrokerUnavailable, ConnectionLost, connect, link_losses
+from consumer.rabbitmq.confirming_link import ConfirmingLink
+from consumer.rabbitmq.connection import BrokerUnavailable, link_losses
+from consumer.rabbitmq.outgoing import Outgoing, build_message
 
-APP_ID = "call-consumer"
 DEADLINE_S = 5.0
 SLOWEST_LINK_BYTES_PER_S = 8_000
 FIRST_BACKOFF_S = 1.0
@@ -56,52 +55,8 @@ class NotPublished(OperatorError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
-    """A message to publish.
-
-    Attributes:
-        exchange: Empty for the default one, whose routing keys are queues.
-        kind: Its AMQP type.
-    """
-
-    body: bytes = field(repr=False)
-    headers: Mapping[str, Any]
-    routing_key: str
-    exchange: str = ""
-    kind: str | None = None
-    correlation_id: str | None = None
-
-
-def build_message(
-    body: bytes,
-    headers: Mapping[str, Any],
-    *,
-    kind: str | None = None,
-    correlation_id: str | None = None,
-) -> aio_pika.Message:
-    """Build a persistent JSON message of just these parts.
-
-    Properties copied from a received message would lose or multiply this one (`expiration`, `CC`).
-    The message id is new each time: twice in flight on one channel, it makes aiormq lose one.
-    """
-    return aio_pika.Message(
-        body,
-        headers=dict(headers),
-        content_type="application/json",
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        message_id=str(uuid4()),
-        correlation_id=correlation_id,
-        type=kind,
-        timestamp=datetime.now(UTC),
-        app_id=APP_ID,
-    )
-
-
 class Publisher:
-    """Publishes over a connection that consumes nothing, opened when it is needed.
-
-    After a failure the connection is closed: late confirms would look like new ones.
+    """Publishes over a link of its own, opened when it is needed.
 
     Args:
         url: The broker.
@@ -117,14 +72,9 @@ class Publisher:
         deadline_s: float = DEADLINE_S,
         on_full: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._url = url
+        self._link = ConfirmingLink(url, deadline_s)
         self._on_full = on_full
         self._deadline_s = deadline_s
-        self._opening = asyncio.Lock()
-        self._connection: AbstractConnection | None = None
-        self._channel: AbstractChannel | None = None
-        self._retired: AbstractChannel | None = None
-        self._renewed_at = float("-inf")
         self._failing_since: float | None = None
         self._bytes_under_way = 0
         self._limits: set[asyncio.Timeout] = set()
@@ -133,7 +83,7 @@ class Publisher:
     @property
     def connected(self) -> bool:
         """Whether the connection stands, as far as can be told without using it."""
-        return self._channel is not None and not self._channel.is_closed
+        return self._link.connected
 
     @property
     def stuck_s(self) -> float:
@@ -148,7 +98,7 @@ class Publisher:
         """
         with link_losses():
             async with asyncio.timeout(self._deadline_s):
-                await self._open()
+                await self._link.open()
 
     def stop_repeating(self) -> None:
         """Let no message wait longer than `LAST_TRIES_S` for the broker from now on."""
@@ -179,15 +129,15 @@ class Publisher:
         try:
             with link_losses():
                 async with self._deadline(len(message.body)):
-                    channel = await self._open()
+                    channel = await self._link.open()
                     needs_queue = not exchange if mandatory is None else mandatory
                     await _publish(channel, message, exchange, routing_key, mandatory=needs_queue)
         except NotPublished as error:
             if error.reason == "nacked" and not exchange:
-                await self._renew(channel)
+                await self._link.renew(channel)
             raise
         except BrokerUnavailable as error:
-            await self._abandon(channel)
+            await self._link.give_up(channel)
             if isinstance(error.__cause__, TimeoutError):
                 raise NotPublished("timed_out", routing_key) from None
             raise NotPublished("disconnected", str(error)) from None
@@ -270,62 +220,11 @@ class Publisher:
         """
         with link_losses():
             async with asyncio.timeout(self._deadline_s):
-                return await self._count(queues)
-
-    async def _count(self, queues: Iterable[str]) -> dict[str, int]:
-        await self._open()
-        connection = self._connection  # which a failed publish may give up meanwhile
-        if connection is None:
-            raise BrokerUnavailable("the connection is gone")
-        found = {}
-        for name in queues:
-            channel = await connection.channel()
-            with suppress(ChannelNotFoundEntity):  # which closes the channel
-                queue = await channel.declare_queue(name, passive=True)
-                found[name] = queue.declaration_result.message_count or 0
-            await channel.close()  # where a call was cut short, aiormq has closed it
-        return found
+                return await self._link.depths(queues)
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._abandon(self._channel)
-
-    async def _open(self) -> AbstractChannel:
-        async with self._opening:
-            if self._channel is None or self._channel.is_closed:
-                await self._abandon(self._channel)
-                self._connection = await connect(self._url, "publisher")
-                self._channel = await self._connection.channel(on_return_raises=True)
-            return self._channel
-
-    async def _renew(self, channel: AbstractChannel | None) -> None:
-        """Go on over a new channel: RabbitMQ 3.10 refuses over the old one for ever.
-
-        So it does once a queue was full and a policy no longer limits it. What is in flight over
-        the old channel has its deadline to end.
-        """
-        now = time.monotonic()
-        if channel is not self._channel or now - self._renewed_at < self._deadline_s:
-            return
-        self._renewed_at = now
-        with suppress(BrokerUnavailable), link_losses():
-            if self._retired is not None:
-                await self._retired.close()
-            if self._connection is not None:
-                anew = await self._connection.channel(on_return_raises=True)
-                self._retired, self._channel = channel, anew
-
-    async def _abandon(self, channel: AbstractChannel | None) -> None:
-        """Close *channel*'s connection, unless another failure has done so already."""
-        if channel is None or channel is not self._channel or self._connection is None:
-            return
-        connection, self._connection, self._channel = self._connection, None, None
-        try:
-            with link_losses():
-                async with asyncio.timeout(1):
-                    await connection.close()
-        except ConnectionLost:
-            log.debug("publisher.close_failed")
+        await self._link.close()
 
 
 async def _publish(

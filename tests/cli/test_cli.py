@@ -21,7 +21,8 @@ from click.testing import CliRunner, Result
 from consumer.cli import main as cli
 from consumer.messages import FAILED, REQUESTED, STARTED
 from consumer.rabbitmq.connection import connect
-from consumer.rabbitmq.publisher import Publisher, build_message
+from consumer.rabbitmq.outgoing import build_message
+from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.topology import Topology, build_topology, declare
 from tests.commands import Command
 

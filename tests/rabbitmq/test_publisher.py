@@ -10,7 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from consumer.rabbitmq.connection import ConnectionLost
-from consumer.rabbitmq.publisher import NotPublished, Publisher, build_message
+from consumer.rabbitmq.outgoing import build_message
+from consumer.rabbitmq.publisher import NotPublished, Publisher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -1,0 +1,53 @@
+"""A message to publish: built of its parts, never of a received one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import aio_pika
+
+APP_ID = "call-consumer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A message to publish.
+
+    Attributes:
+        exchange: Empty for the default one, whose routing keys are queues.
+        kind: Its AMQP type.
+    """
+
+    body: bytes = field(repr=False)
+    headers: Mapping[str, Any]
+    routing_key: str
+    exchange: str = ""
+    kind: str | None = None
+    correlation_id: str | None = None
+
+
+def build_message(
+    body: bytes,
+    headers: Mapping[str, Any],
+    *,
+    kind: str | None = None,
+    correlation_id: str | None = None,
+) -> aio_pika.Message:
+    """Build a persistent JSON message of just these parts.
+
+    Properties copied from a received message would lose or multiply this one (`expiration`, `CC`).
+    The message id is new each time: twice in flight on one channel, it makes aiormq lose one.
+    """
+    return aio_pika.Message(
+        body,
+        headers=dict(headers),
+        content_type="application/json",
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        message_id=str(uuid4()),
+        correlation_id=correlation_id,
+        type=kind,
+        timestamp=datetime.now(UTC),
+        app_id=APP_ID,
+    )
