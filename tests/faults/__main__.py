@@ -122,7 +122,7 @@ NOT_IN_THE_SLICE: set[Part] = {
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--slice", "in_slice", is_flag=True, help="Fewer times, shorter: six minutes.")
-@click.option("--only", help="Only the scenarios with this in their name.")
+@click.option("--only", help="Only the scenarios with this in their name, on each ledger.")
 @click.option("--store", type=click.Choice(["sqlite", "postgres"]), help="Only on this ledger.")
 @click.option("--jobs", default=3, show_default=True, help="How many scenarios at once.")
 @click.option("--seed", default=4, show_default=True, help="Of all that is random.")
@@ -180,7 +180,7 @@ def _parts(only: str | None, store: str | None, *, in_slice: bool) -> list[Part]
         for its in stores
         if its in wanted
         and (only is None or only in _name(scenario))
-        and not (in_slice and (scenario, its) in NOT_IN_THE_SLICE)
+        and not (in_slice and only is None and (scenario, its) in NOT_IN_THE_SLICE)
     ]
 
 
