@@ -195,14 +195,13 @@ class Processor:
     async def _reconcile(self, entry: Entry, delivery: Delivery) -> Result:
         """Look a call in doubt up; dial again only if it did not ring, or the rules allow it."""
         call = delivery.request
+        doubt = _doubtful_call(entry, self._ages, retry_unsure=self._rules.retry_unsure)
         if isinstance(call, Invalid):
             # A setting changed, so that its number or line cannot be read any more.
-            doubt_age_s = self._ages.age_of_doubt(entry)
-            return Decided(entry, Fail("unsure", entry.failure), doubt_age_s=doubt_age_s)
+            return Decided(entry, Fail("unsure", entry.failure), doubt_age_s=doubt.age_s)
         self._caller.check()
         with self._waits:
             finding = await self._reconciler.look(entry, call)
-        doubt = _doubtful_call(entry, self._ages, retry_unsure=self._rules.retry_unsure)
         decision = reconcile(doubt, finding, self._rules.delays_s, self._rules.lag_s)
         log.info(
             "call.looked_up",
