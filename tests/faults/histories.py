@@ -19,13 +19,13 @@ RINGS_S = 4
 
 async def the_history_hidden_by_a_page(stage: Stage) -> list[Row]:
     """It was readable before, to this process or to an earlier one; in doubt it would dial."""
-    settings = {"when_unsure": "retry"}
+    settings, processes = {"when_unsure": "retry"}, stage.times(2, 1)
     async with stage.bench("hidden") as bench:
         worker = await bench.start_trusted(settings)
         known = await lose_answers(bench, ["reset"])
         await bench.settled()
         expect_found(bench, *known)
-        for _ in range(2):
+        for _ in range(processes):
             for page in PAGES.values():
                 bench.portal.pages = [page] * LOOK_UPS
                 rang, silent = await lose_answers(bench, ["reset"])
@@ -38,7 +38,7 @@ async def the_history_hidden_by_a_page(stage: Stage) -> list[Row]:
         await bench.settled()
         await bench.close_books()
         fault = "history readable, then an HTML page, 403 or 502"
-        return [bench.row(fault, 2 * len(PAGES))]
+        return [bench.row(fault, processes * len(PAGES))]
 
 
 async def an_unsure_letter_replayed_within_the_lag(stage: Stage) -> list[Row]:
