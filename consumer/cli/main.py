@@ -18,7 +18,9 @@ from consumer.bitrix24.portal import LINES, VOICES, Portal, read_names
 from consumer.bitrix24.responses import error_of
 from consumer.cli.console import Failed, Program, settings_or_exit
 from consumer.cli.console import run as run_command
-from consumer.cli.replay import dlq
+from consumer.cli.dead_letters import dlq
+from consumer.cli.discard import discard
+from consumer.cli.replay import replay
 from consumer.demo.tour import take_tour
 from consumer.errors import OperatorError
 from consumer.health import EVERYWHERE, LOOPBACK, listen
@@ -283,4 +285,6 @@ def schema(name: str | None) -> None:
         raise click.UsageError(f"there is no schema {name}: name {', '.join(names)} or asyncapi")
 
 
+dlq.add_command(replay)
+dlq.add_command(discard)
 main.add_command(dlq)
