@@ -46,7 +46,8 @@ The rooms, each for one thing outside, or one kind of work:
     operations/     dead_letter, dead_letters, deaths, evictions, turns, check, check_broker,
                     check_ledger, check_portal, finding, upstream: what the commands do
     cli/            main, dead_letters, replay, discard, plan, ids, console: the commands
-    sandbox/        app, portal, answers, history, limits, request, switches: a stand-in portal
+    sandbox/        app, portal, rules, answers, history, limits, request, switches: a stand-in
+                    portal
     demo/           tour, environment, broker, private_node, installer: the demo and its throwaway
                     broker
 
