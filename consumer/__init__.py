@@ -45,7 +45,7 @@ The rooms, each for one thing outside, or one kind of work:
     limits/         rate_limiter, circuit_breaker: how fast to call, and when not at all
     operations/     dead_letter, dead_letters, deaths, evictions, turns, check, check_broker,
                     check_ledger, check_portal, finding, upstream: what the commands do
-    cli/            main, dead_letters, replay, discard, plan, ids, console: the commands
+    cli/            main, upstream, dead_letters, replay, discard, plan, ids, console: the commands
     sandbox/        app, portal, rules, answers, history, limits, request, switches: a stand-in
                     portal
     demo/           tour, environment, broker, private_node, installer: the demo and its throwaway
