@@ -44,12 +44,14 @@ The rooms, each for one thing outside, or one kind of work:
     ledger/         entry, ledger, about, store, sqlite, postgres, ages, beginning, recovery: what
                     was done for which request
     limits/         rate_limiter, circuit_breaker: how fast to call, and when not at all
-    operations/     dead_letter, dead_letters, deaths, evictions, turns, check, upstream: what the
-                    commands do
-    cli/            main, run, dead_letters, replay, ids, console: the commands
-    sandbox/        app, portal, answers, history, limits, request, switches: a stand-in portal
-    demo/           tour, environment, broker, private_node, installer: the demo and its throwaway
-                    broker
+    operations/     dead_letter, dead_letters, deaths, evictions, turns, check, check_broker,
+                    check_ledger, check_portal, finding, upstream: what the commands do
+    cli/            main, run, upstream, dead_letters, replay, discard, plan, ids, console: the
+                    commands
+    sandbox/        app, portal, rules, answers, history, limits, request, switches: a stand-in
+                    portal
+    demo/           tour, requests, account, environment, broker, private_node, installer: the demo
+                    and its throwaway broker
 
 `python -m consumer` (`__main__`) is `call-consumer`. Imports point down only; the layers are in
 pyproject.toml, and CONTRIBUTING.md says where a change belongs.

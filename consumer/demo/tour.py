@@ -1,30 +1,27 @@
 """The demo: a dozen requests, what happens to each, and an account of all.
 
-`play` publishes and follows the events, `draw_up` asks the broker and the sandbox what there is,
-and `account` says whether that adds up. `consumer.demo.environment` starts what it needs.
+`play` publishes the `requests`, follows the events, and has the `account` drawn up.
+`consumer.demo.environment` starts what it needs.
 """
 
 import asyncio
-import json
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from consumer.demo.account import draw_up
 from consumer.demo.environment import DemoEnvironment, DemoFailed, demo_environment, end_of, stay
-from consumer.messages import STARTED, rfc3339
+from consumer.demo.requests import MISSING_LINE, Request, requests
+from consumer.messages import STARTED
 from consumer.operations.dead_letter import Choice, DeadLetter
 from consumer.operations.dead_letters import Replay, look, send_back
 from consumer.operations.upstream import listening, publish_requests
 from consumer.output import escaped, say
-from consumer.rabbitmq.connection import connect
-from consumer.rabbitmq.topology import Topology
 from consumer.sandbox.switches import LINES
 
 if TYPE_CHECKING:
@@ -32,58 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DemoFailed", "take_tour"]
 
-MISSING_LINE = "reg404"
 EVENTS_WITHIN_S = 30.0
-ACCOUNT_WITHIN_S = 5.0
 QUICK_PORTAL = {"call_duration_s": 1, "rate_per_s": 5}
 
 Tell = Callable[[dict[str, Any]], None]
 
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request of the demo: its id (None if it cannot be read), and what is special about it."""
-
-    id: str | None
-    oddity: str
-    text: str
-    body: bytes
-    copies: int = 1
-
-    @property
-    def name(self) -> str:
-        return self.id or "(no id)"
-
-
 Show = Callable[[Request, str, str], None]
 """Shows of a request the type of an event and what it means."""
-
-
-def _ask(request_id: str, oddity: str, to: str, *, copies: int = 1, **fields: str) -> Request:
-    text = f"This is {request_id}, a call of the demo."
-    body = {"request_id": request_id, "to_number": to, "text_to_pronounce": text, **fields}
-    return Request(request_id, oddity, text, json.dumps(body).encode(), copies)
-
-
-def requests(now: datetime) -> list[Request]:
-    """Return requests of all kinds, each with a text of its own; the numbers are the sandbox's."""
-    soon, ago = rfc3339(now + timedelta(seconds=3)), rfc3339(now - timedelta(minutes=1))
-    return [
-        _ask("plain", "nothing", "+12025550100"),
-        _ask("choosy", "names a voice", "+12025550101", voice="ukenglishmale"),
-        _ask("later", "not before 3 s from now", "+12025550102", not_before=soon),
-        _ask("twice", "published twice", "+12025550103", copies=2),
-        _ask("busy-once", "the portal is unavailable, once", "+12025550111"),
-        _ask("busy-twice", "the portal is unavailable, twice", "+12025550112"),
-        _ask("busy-always", "the portal is unavailable, always", "+12025550182"),
-        _ask("doubt-rang", "answer lost, the phone rings", "+12025550161"),
-        _ask("doubt-silent", "answer lost, no phone rings, once", "+12025550180"),
-        _ask("refused", "the portal refuses the number", "+12025550123"),
-        _ask("no-line", "no such line", "+12025550104", from_line=MISSING_LINE),
-        _ask("too-short", "a number too short to be one", "+1202555"),
-        _ask("too-late", "expired a minute ago", "+12025550105", expires_at=ago),
-        Request(None, "not JSON at all", "", b"Please call +12025550106!"),
-    ]
 
 
 def take_tour(*, keep: bool) -> bool:
@@ -245,74 +197,3 @@ def meaning_of(event: dict[str, Any]) -> str:
         return f"placed{replayed}" + (f" at attempt {tries}" if tries > 1 else "")
     after = f" after {tries} attempts" if tries > 1 else ""
     return f"{event['reason']}{after}{replayed}: {event['description']}"
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """How many requests there were, and what broker and sandbox have to show for them."""
-
-    requests: int
-    started: int
-    dead: int
-    waiting: int
-    lost: int
-    twice: int
-
-    @property
-    def adds_up(self) -> bool:
-        """Whether each request was either phoned once or is a dead letter."""
-        return self.requests == self.started + self.dead and not self.lost and not self.twice
-
-    def __str__(self) -> str:
-        still = f", {self.waiting} still waiting" if self.waiting else ""
-        return (
-            f"{self.requests} requests = {self.started} started + {self.dead} dead letters{still}, "
-            f"lost {self.lost}, phoned twice {self.twice}"
-        )
-
-
-def account(
-    asked: Sequence[Request], spoken: Sequence[str], dead: Sequence[bytes], waiting: int
-) -> Account:
-    """Compare the requests with the calls and the messages that there are.
-
-    Args:
-        asked: The requests.
-        spoken: The text of each call that the sandbox placed.
-        dead: The body of each dead letter.
-        waiting: How many messages are in the other queues.
-    """
-    calls = Counter(spoken)
-    nowhere = [each for each in asked if each.text not in calls and each.body not in dead]
-    return Account(
-        requests=len(asked),
-        started=len(calls),
-        dead=len(dead),
-        waiting=waiting,
-        lost=max(0, len(nowhere) - waiting),
-        twice=sum(1 for times in calls.values() if times > 1),
-    )
-
-
-async def draw_up(
-    stage: DemoEnvironment, http: httpx.AsyncClient, asked: Sequence[Request]
-) -> Account:
-    """Ask broker and sandbox what there is, for as long as something may still be on its way."""
-    deadline = time.monotonic() + ACCOUNT_WITHIN_S
-    while True:
-        waiting = await _waiting(stage.broker, stage.topology)
-        dead = [each.body async for each in look(stage.broker, stage.topology, Choice())]
-        spoken = [call["text"] for call in (await http.get(stage.sandbox("/sandbox/calls"))).json()]
-        drawn_up = account(asked, spoken, dead, waiting)
-        if drawn_up.adds_up or time.monotonic() > deadline:
-            return drawn_up
-        await asyncio.sleep(0.2)
-
-
-async def _waiting(url: str, topology: Topology) -> int:
-    """Count the messages in all queues but the dead letters'."""
-    async with await connect(url, "demo") as connection:
-        channel = await connection.channel()
-        names = [name for name in topology.names if name != topology.dead_letters.name]
-        queues = [await channel.declare_queue(name, passive=True) for name in names]
-    return sum(queue.declaration_result.message_count or 0 for queue in queues)

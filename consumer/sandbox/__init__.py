@@ -5,9 +5,9 @@ known of its kernel and by what people measured on live portals; it was written 
 from no client. Which number is called decides what comes back (`NUMBERS`), the `Switches` what kind
 of portal it is.
 
-`answers` is the table of all it can say, `portal` its rules and state, `limits` its two limits,
-`history` the call statistics, `app` the HTTP. It has no OAuth, no ``batch``, no events, and
-needs no HTTPS.
+`answers` is the table of all it can say, `portal` its state and the order of its checks, `rules`
+the checks that need no state, `limits` its two limits, `history` the call statistics, `app` the
+HTTP. It has no OAuth, no ``batch``, no events, and needs no HTTPS.
 """
 
 from consumer.sandbox.answers import ANSWERS, NUMBERS, Answer, Number

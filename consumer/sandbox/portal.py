@@ -26,7 +26,20 @@ from consumer.sandbox.answers import (
 from consumer.sandbox.history import Calendar, Call, statistic
 from consumer.sandbox.limits import LeakyBucket, OperatingTime
 from consumer.sandbox.request import RestRequest
-from consumer.sandbox.switches import Right, Switches
+from consumer.sandbox.rules import (
+    Rule,
+    anyhow,
+    authenticates,
+    dialable,
+    has_allowance,
+    has_line,
+    has_scope,
+    knows_credential,
+    not_base_line,
+    permits,
+    right_to,
+)
+from consumer.sandbox.switches import Switches
 
 VOICES = {
     "ruinternalfemale": "Russian: internal female",
@@ -41,12 +54,6 @@ VOICES = {
     "eurfrenchfemale": "French: female",
     "euritalianfemale": "Italian: female",
     "eurspanishfemale": "Spanish: female",
-}
-SCOPES = {  # What a method is in the scope of; the others are in every webhook's reach.
-    INFOCALL: "call",
-    "voximplant.line.get": "telephony",
-    "voximplant.tts.voices.get": "telephony",
-    "voximplant.statistic.get": "telephony",
 }
 
 
@@ -238,39 +245,14 @@ class SandboxPortal:
 
     def has_method(self, request: RestRequest) -> bool:
         known = request.method == INFOCALL or request.method in _METHODS
-        return known and self._right(request.method) != "absent"
+        return known and right_to(request.method, self.switches) != "absent"
 
     def methods(self) -> list[str]:
-        return [name for name in (INFOCALL, *_METHODS) if self._right(name) != "absent"]
-
-    def _right(self, method: str) -> Right:
-        match method:
-            case "voximplant.statistic.get":
-                return self.switches.history
-            case "voximplant.line.get":
-                return self.switches.line_list
-            case _:
-                return "any"
-
-    def knows_credential(self, request: RestRequest) -> bool:
-        return request.credential == ("1", self.switches.secret)
-
-    def has_scope(self, request: RestRequest) -> bool:
-        scope = SCOPES.get(request.method)
-        return scope is None or scope in self.switches.scopes
+        return [name for name in (INFOCALL, *_METHODS) if right_to(name, self.switches) != "absent"]
 
     def within_operating(self, request: RestRequest) -> bool:
         spent_s = self._operating_of(request.method).total_s(self._wall())
         return spent_s <= self.switches.operating_limit_s
-
-    def permits(self, request: RestRequest) -> bool:
-        return self._right(request.method) != "denied"
-
-    def has_line(self, request: RestRequest) -> bool:
-        return request.line in self.switches.lines
-
-    def has_allowance(self, request: RestRequest) -> bool:
-        return self.switches.allowance != 0 or request.is_sip
 
     # The methods that place nothing.
 
@@ -284,24 +266,8 @@ class SandboxPortal:
     def method_get(self, request: RestRequest) -> dict[str, object]:
         asked = RestRequest(request.text("name").lower(), request.credential, {})
         exists = self.has_method(asked)
-        available = exists and self.has_scope(asked)
+        available = exists and has_scope(self.switches, asked)
         return {"result": {"isExisting": exists, "isAvailable": available}}
-
-
-def _anyhow(_portal: SandboxPortal, _request: RestRequest) -> bool:
-    return True
-
-
-def _authenticates(_portal: SandboxPortal, request: RestRequest) -> bool:
-    return request.credential is not None
-
-
-def _not_base_line(_portal: SandboxPortal, request: RestRequest) -> bool:
-    return request.line != "LINK_BASE_NUMBER"
-
-
-def _dialable(_portal: SandboxPortal, request: RestRequest) -> bool:
-    return request.dialled not in (("", "0") if request.is_sip else ("",))
 
 
 def _or_empty(mapping: Mapping[str, str]) -> Mapping[str, str] | list[str]:
@@ -310,25 +276,31 @@ def _or_empty(mapping: Mapping[str, str]) -> Mapping[str, str] | list[str]:
 
 
 _Passes = Callable[[SandboxPortal, RestRequest], bool]
+
+
+def _by(rule: Rule) -> _Passes:
+    return lambda portal, request: rule(portal.switches, request)
+
+
 _GATES: dict[Stage, tuple[_Passes, str]] = {
     "rate": (SandboxPortal.within_rate, "QUERY_LIMIT_EXCEEDED"),
-    "transport": (_anyhow, ""),
-    "closed": (_anyhow, ""),
+    "transport": (_by(anyhow), ""),
+    "closed": (_by(anyhow), ""),
     "method": (SandboxPortal.has_method, "ERROR_METHOD_NOT_FOUND"),
-    "auth": (_authenticates, "NO_AUTH_FOUND"),
-    "credential": (SandboxPortal.knows_credential, "INVALID_CREDENTIALS"),
-    "scope": (SandboxPortal.has_scope, "insufficient_scope"),
-    "hold": (_anyhow, ""),
-    "plan": (_anyhow, ""),
-    "user": (_anyhow, ""),
-    "app": (_anyhow, ""),
+    "auth": (_by(authenticates), "NO_AUTH_FOUND"),
+    "credential": (_by(knows_credential), "INVALID_CREDENTIALS"),
+    "scope": (_by(has_scope), "insufficient_scope"),
+    "hold": (_by(anyhow), ""),
+    "plan": (_by(anyhow), ""),
+    "user": (_by(anyhow), ""),
+    "app": (_by(anyhow), ""),
     "operating": (SandboxPortal.within_operating, "OPERATION_TIME_LIMIT"),
-    "permission": (SandboxPortal.permits, "ACCESS_DENIED"),
-    "base line": (_not_base_line, "base line"),
-    "line": (SandboxPortal.has_line, "no line"),
-    "allowance": (SandboxPortal.has_allowance, "monthly limit"),
-    "number": (_dialable, "bad number"),
-    "controller": (_anyhow, ""),
+    "permission": (_by(permits), "ACCESS_DENIED"),
+    "base line": (_by(not_base_line), "base line"),
+    "line": (_by(has_line), "no line"),
+    "allowance": (_by(has_allowance), "monthly limit"),
+    "number": (_by(dialable), "bad number"),
+    "controller": (_by(anyhow), ""),
 }
 
 _METHODS: dict[str, Callable[[SandboxPortal, RestRequest], dict[str, object]]] = {

@@ -14,17 +14,20 @@ import aio_pika
 import click
 import pytest
 
-from consumer.cli.replay import dlq
+from consumer.cli.dead_letters import dlq, show
+from consumer.cli.discard import discard
+from consumer.cli.replay import replay
 from tests.workbench import Bench
 
 COMMAND = str(Path(sys.executable).with_name("call-consumer"))
+COMMANDS = {"replay": replay, "discard": discard, "show": show}
 ODD_IDS = ("--redial", "--all", "-h", "--dry-run", "--not-replayed", "-x3F", "--", "a\n\x1b[2Jb")
 
 
 def parsed(command: str, *words: str) -> dict[str, object]:
     """Return what a command understood, without what was not said."""
     helps = click.Context(dlq, help_option_names=["-h", "--help"])
-    params = dlq.commands[command].make_context(command, list(words), helps).params
+    params = COMMANDS[command].make_context(command, list(words), helps).params
     return {name: value for name, value in params.items() if value not in (None, False, ())}
 
 

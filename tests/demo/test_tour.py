@@ -21,8 +21,10 @@ from click.testing import CliRunner
 
 from consumer.cli import main as cli
 from consumer.demo import tour as demo
+from consumer.demo.account import Account, account
 from consumer.demo.environment import DemoEnvironment, DemoFailed, demo_environment, stay
-from consumer.demo.tour import Account, Request, account, meaning_of
+from consumer.demo.requests import Request, requests
+from consumer.demo.tour import meaning_of
 from consumer.messages import STARTED
 from consumer.rabbitmq.topology import build_topology
 
@@ -275,7 +277,7 @@ def test_an_account_adds_up_only_if_each_request_is_in_one_place(
 
 
 def test_each_request_of_the_demo_has_an_id_and_a_text_of_its_own() -> None:
-    asked = demo.requests(datetime.now(UTC))
+    asked = requests(datetime.now(UTC))
 
     assert len({each.id for each in asked}) == len(asked)
     assert len({each.text for each in asked}) == len(asked)

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from consumer import metrics
-from consumer.demo.tour import requests
+from consumer.demo.requests import requests
 from tests.commands import Command
 from tests.workbench import WITHIN_S, Bench
 

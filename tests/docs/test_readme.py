@@ -8,7 +8,7 @@ import click
 import pytest
 
 from consumer.cli.main import main
-from consumer.demo.tour import requests
+from consumer.demo.requests import requests
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,7 +13,8 @@ from yarl import URL
 
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger import postgres as store
-from consumer.operations.check import Finding, check
+from consumer.operations.check import check
+from consumer.operations.finding import Finding
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal
 from tests.certificates import Authority

@@ -8,8 +8,9 @@ import aio_pika
 import pytest
 
 from consumer.ledger import Ledger
-from consumer.operations import check as checking
-from consumer.operations.check import Finding, check
+from consumer.operations import check_broker
+from consumer.operations.check import check
+from consumer.operations.finding import Finding
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal
 from tests.commands import Command
@@ -148,7 +149,7 @@ async def test_a_ledger_that_the_workers_do_not_use_is_named(bench: Bench, tmp_p
 async def test_a_broker_that_is_too_old_is_named(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checking, "OLDEST_BROKER", (99, 0))
+    monkeypatch.setattr(check_broker, "OLDEST_BROKER", (99, 0))
 
     found = (await findings(bench))["broker"]
 

@@ -1,0 +1,99 @@
+"""What `dlq replay` and `dlq discard` share: what is chosen, the plan, the question, the count."""
+
+import getpass
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from consumer.cli.console import Failed
+from consumer.cli.dead_letters import chooser
+from consumer.cli.ids import Chosen
+from consumer.operations.dead_letter import Choice, DeadLetter, Groups
+from consumer.operations.dead_letters import look
+from consumer.output import is_terminal, say, shown_id
+from consumer.rabbitmq.topology import topology_of
+from consumer.settings import Settings
+
+ids_argument = click.argument("ids_", nargs=-1, metavar="[[--] ID]...")
+ids_file_option = chooser(
+    "--ids", "file", metavar="FILE", help="Only the ids in this file, one a line; - is stdin."
+)
+all_option = chooser("--all", "everything", is_flag=True, help="Every dead letter there is now.")
+
+HOW_TO_NAME_IDS = """\b
+Ids are never taken for options. First the options, then --, then the ids:
+  call-consumer dlq {0} -- ID ID
+or all from a file or a pipe, JSON or one a line:
+  call-consumer dlq list --json | call-consumer dlq {1}
+"""
+
+
+async def chosen_letters(settings: Settings, what: Chosen) -> list[DeadLetter]:
+    """Look up what is chosen, by time of failure.
+
+    Raises:
+        Failed: An option may have been meant as an id, or an id may be two.
+        NoSuchDeadLetter: An id names none.
+    """
+    letters = []
+    async for letter in look(settings.needed("rabbitmq_url"), topology_of(settings), Choice()):
+        if what.stumbles_over(letter):
+            raise Failed(
+                f"{shown_id(letter.id)} is a dead letter's id too: see it with "
+                f"`dlq show -- {letter.id}`, and name it behind --, before you choose like this"
+            )
+        if what.choice.holds(letter):
+            letters.append(letter)
+    what.see_all_named(letters)
+    return sorted(letters, key=lambda x: x.failed_at or "")
+
+
+def goes_on(act: str, letters: Sequence[DeadLetter], *, dry_run: bool, yes: bool) -> bool:
+    """Tell whether to go on; ask only a person at a terminal.
+
+    This runs outside of any event loop, so that Ctrl-C ends the question.
+    """
+    if not letters:
+        say(f"nothing to {act}", err=True)
+        return False
+    if dry_run:
+        say(*(shown_id(letter.id) for letter in letters))
+        say(f"would {act} {len(letters)}", err=True)
+        return False
+    if not yes and is_terminal(sys.stdin):
+        click.confirm(f"{act} {len(letters)}?", abort=True, err=True)
+    return True
+
+
+def tell(done: str, count: int, chosen: int) -> None:
+    """Say how many were done, and what became of the others."""
+    left = f" of {chosen}; the others are still dead letters" if count < chosen else ""
+    say(f"{done} {count}{left}", err=True)
+
+
+def see_all_done(count: int, chosen: int) -> None:
+    """See that all were done.
+
+    Raises:
+        Failed: Some were not.
+    """
+    if count < chosen:
+        raise Failed(f"{chosen - count} were in somebody else's hands: look again")
+
+
+def counted(letters: int) -> str:
+    return f"{letters} dead letter{'s' if letters != 1 else ''}"
+
+
+def causes(letters: Sequence[DeadLetter]) -> list[str]:
+    return [f"  {found.count} {found.title}" for found in Groups(letters).largest_first]
+
+
+def who() -> str:
+    """Return the user's name, or number: in a container that may be all there is."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

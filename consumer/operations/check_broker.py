@@ -1,0 +1,226 @@
+"""Look at the broker: its version, our queues and exchange, policies over them, and the work."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any, Literal
+from uuid import uuid4
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
+from aio_pika.exceptions import DeliveryError
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
+
+from consumer.operations.finding import Finding, State
+from consumer.rabbitmq.connection import BrokerUnavailable, connect
+from consumer.rabbitmq.topology import Queue, Topology, WrongTopology, explained
+from consumer.settings import Settings, WrongSettings
+
+OLDEST_BROKER = (3, 10)
+PROBES = 25
+"""So high a limit is found by trying; who sets one for all queues mostly means a small one."""
+PROBE_EXPIRES_MS = 60_000
+
+
+async def check_broker(settings: Settings, topology: Topology) -> AsyncIterator[Finding]:
+    """Look at the broker; what it does not let us see does not stop the rest."""
+    try:
+        connection = await connect(settings.needed("rabbitmq_url"), "check")
+    except (BrokerUnavailable, WrongSettings) as error:
+        yield Finding("broker", "wrong", str(error), "fix CALLS_RABBITMQ_URL or start the broker")
+        return
+    async with connection:
+        yield _version(connection)
+        missing, delay_missing = await _states_of_missing(connection, settings, topology)
+        delays = topology.delays.values()
+        for queue in topology.queues:
+            state = delay_missing if queue in delays else missing
+            yield await _queue(connection, queue, settings, state)
+        yield await _exchange(connection, topology, settings, missing)
+        yield await _policies(connection, topology)
+        async for finding in _work(connection, topology):
+            yield finding
+
+
+async def _work(connection: AbstractConnection, topology: Topology) -> AsyncIterator[Finding]:
+    """Say what is going on, where there are queues."""
+    try:
+        async with connection.channel() as channel:
+            requests = await channel.declare_queue(topology.requests.name, passive=True)
+            dead = await channel.declare_queue(topology.dead_letters.name, passive=True)
+    except (ChannelNotFoundEntity, ChannelAccessRefused):
+        return
+    waiting = requests.declaration_result.message_count
+    workers = requests.declaration_result.consumer_count
+    yield Finding("workers", "ok", f"{workers} registered, {waiting} requests wait")
+    evicted = await _count(connection, topology.evicted)
+    if letters := (dead.declaration_result.message_count or 0) + evicted:
+        detail = f"{letters}, {evicted} of them evicted by a policy" if evicted else str(letters)
+        yield Finding("dead letters", "warning", detail, "call-consumer dlq stats")
+    else:
+        yield Finding("dead letters", "ok", "none")
+
+
+async def _count(connection: AbstractConnection, queue: Queue) -> int:
+    """Count what a queue holds, if it is there."""
+    with suppress(ChannelNotFoundEntity, ChannelAccessRefused):
+        async with connection.channel() as channel:
+            found = await channel.declare_queue(queue.name, passive=True)
+        return found.declaration_result.message_count or 0
+    return 0
+
+
+async def _policies(connection: AbstractConnection, topology: Topology) -> Finding:
+    """Try on a queue like the dead letters' what no argument can withstand, and delete it.
+
+    AMQP does not tell which policies there are; small limits show when they are met.
+    """
+    name = f"{topology.dead_letters.name}.check-{uuid4().hex[:8]}"
+    arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-expires": PROBE_EXPIRES_MS}
+    for argument in ("x-delivery-limit", "x-overflow"):
+        arguments[argument] = topology.dead_letters.arguments[argument]
+    try:
+        async with connection.channel() as channel:
+            queue = await channel.declare_queue(name, durable=True, arguments=arguments)
+            try:
+                limits = [limit async for limit in _limits(channel, queue)]
+            finally:
+                await queue.delete(if_unused=False, if_empty=False)
+    except ChannelAccessRefused:
+        return Finding("policies", "ok", "this user may not make a queue to try them on")
+    if limits:
+        fix = "take that out of the policy for our queues; OPERATING.md: A policy over our queues"
+        return Finding("policies", "warning", f"one sets {', '.join(limits)}", fix)
+    return Finding("policies", "ok", "no small limit on the queues")
+
+
+async def _limits(channel: AbstractChannel, queue: AbstractQueue) -> AsyncIterator[str]:
+    """Fill a queue and empty it; then put its one message back, again and again."""
+    confirmed = 0
+    with suppress(DeliveryError):
+        for _ in range(PROBES):
+            await _publish_to(channel, queue)
+            confirmed += 1
+    if confirmed < PROBES:
+        yield "max-length"
+    kept = 0
+    while await queue.get(no_ack=True, fail=False) is not None:
+        kept += 1
+    if kept < confirmed:
+        yield "max-length with overflow drop-head"
+    with suppress(DeliveryError):
+        await _publish_to(channel, queue)
+        for looks in range(PROBES):
+            message = await queue.get(fail=False)
+            if message is None:
+                yield f"delivery-limit {looks - 1}"
+                return
+            await message.reject(requeue=True)
+
+
+async def _publish_to(channel: AbstractChannel, queue: AbstractQueue) -> None:
+    message = aio_pika.Message(b"call-consumer check", message_id=uuid4().hex)
+    await channel.default_exchange.publish(message, queue.name)
+
+
+def _version(connection: AbstractConnection) -> Finding:
+    transport = connection.transport
+    properties = transport.connection.server_properties if transport else {}
+    version = str(properties.get("version", "?"))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers < OLDEST_BROKER:
+        return Finding("broker", "wrong", f"version {version}", "upgrade it to 3.10 or newer")
+    return Finding("broker", "ok", f"version {version}")
+
+
+async def _states_of_missing(
+    connection: AbstractConnection, settings: Settings, topology: Topology
+) -> tuple[State, State]:
+    """Say how bad it is where something is missing, and where a delay queue is."""
+    if not settings.declare:
+        return "wrong", "wrong"
+    if not await _any_exists(connection, [*topology.names, f"{settings.queue}.ledger"]):
+        return "ok", "ok"  # no worker has run yet
+    delays = [queue.name for queue in topology.delays.values()]
+    # Where none of the delays is there, it may have run with others.
+    return "wrong", "wrong" if await _any_exists(connection, delays) else "warning"
+
+
+async def _any_exists(connection: AbstractConnection, queues: list[str]) -> bool:
+    for name in queues:
+        with suppress(ChannelNotFoundEntity, ChannelAccessRefused):
+            async with connection.channel() as channel:
+                await channel.declare_queue(name, passive=True)
+                return True
+    return False
+
+
+async def _queue(
+    connection: AbstractConnection, queue: Queue, settings: Settings, missing: State
+) -> Finding:
+    """See whether a queue exists, and only then whether declaring it would change anything."""
+    item = f"queue {queue.name}"
+    try:
+        async with connection.channel() as channel:
+            await channel.declare_queue(queue.name, passive=True)
+    except ChannelNotFoundEntity as error:
+        if "home node" in str(error):
+            return Finding(item, "warning", "is on a node of the broker's that is down", "start it")
+        return _missing(
+            item,
+            f"rabbitmqadmin declare queue name={queue.name} durable=true "
+            f"arguments='{json.dumps(queue.arguments)}'",
+            missing,
+            declares=settings.declare,
+        )
+    except ChannelAccessRefused:
+        return Finding(item, "wrong", "forbidden to this user", "grant read and write on it")
+    try:
+        async with connection.channel() as channel:
+            with explained(item):
+                await channel.declare_queue(queue.name, durable=True, arguments=queue.arguments)
+    except WrongTopology as error:
+        if "forbidden" in str(error):
+            state: Literal["ok", "wrong"] = "wrong" if settings.declare else "ok"
+            return Finding(
+                item,
+                state,
+                "exists; its arguments cannot be compared without the right to configure it",
+                "" if not settings.declare else str(error),
+            )
+        return Finding(
+            item, "wrong", str(error), f"when it is empty: rabbitmqctl delete_queue {queue.name}"
+        )
+    return Finding(item, "ok", "as it should be")
+
+
+async def _exchange(
+    connection: AbstractConnection, topology: Topology, settings: Settings, missing: State
+) -> Finding:
+    item = f"exchange {topology.exchange}"
+    try:
+        async with connection.channel() as channel:
+            await channel.declare_exchange(topology.exchange, passive=True)
+        async with connection.channel() as channel:
+            with explained(item):
+                await channel.declare_exchange(
+                    topology.exchange, aio_pika.ExchangeType.TOPIC, durable=True
+                )
+    except ChannelNotFoundEntity:
+        name = topology.exchange
+        command = f"rabbitmqadmin declare exchange name={name} type=topic durable=true"
+        return _missing(item, command, missing, declares=settings.declare)
+    except (ChannelAccessRefused, WrongTopology) as error:
+        if "forbidden" in str(error) and not settings.declare:
+            return Finding(item, "ok", "exists")
+        return Finding(item, "wrong", str(error), "fix the rights, or name another exchange")
+    return Finding(item, "ok", "as it should be")
+
+
+def _missing(item: str, command: str, state: State, *, declares: bool) -> Finding:
+    if state == "ok":
+        return Finding(item, "ok", "not there yet: the worker declares it when it starts")
+    if declares:
+        fix = "start a worker with these settings: it declares it, and again while it runs"
+        return Finding(item, state, "does not exist, though others of this queue's do", fix)
+    return Finding(item, state, "does not exist", command)
