@@ -21,7 +21,7 @@ from urllib.parse import urljoin
 from uuid import uuid4
 
 from consumer.demo import broker as devbroker
-from consumer.demo.private_node import SIGNALS, on_signals, signals_held
+from consumer.demo.signals import SIGNALS, on_signals, signals_held
 from consumer.errors import OperatorError
 from consumer.messages import REQUESTED
 from consumer.output import say

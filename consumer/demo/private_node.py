@@ -1,6 +1,5 @@
 """A throwaway RabbitMQ node of an installed rabbitmq-server, and how to start one."""
 
-import asyncio
 import os
 import random
 import secrets
@@ -10,29 +9,20 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from threading import current_thread, main_thread
-from types import FrameType
 from typing import Self
-from urllib.parse import urlsplit
 
-import aio_pika
-
+from consumer.demo.login import wait_for_login
+from consumer.demo.signals import signals_held
 from consumer.rabbitmq.connection import BrokerUnavailable
 
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one in /usr/sbin changes to another user
 
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 30.0
-LOGIN_WITHIN_S = 5.0
 EPMD_WITHIN_S = 5.0
 CTL_WITHIN_S = 60.0
 LOG_LINES = 20
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def find_server() -> str | None:
@@ -221,67 +211,3 @@ def end(process: subprocess.Popen[bytes] | None) -> None:
     if process is not None and process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def wait_for_login(url: str, within_s: float, goes_on: Callable[[], bool] = lambda: True) -> None:
-    """Return once *url* accepts a login.
-
-    Raises:
-        BrokerUnavailable: It did not within *within_s* seconds, or *goes_on* said no; with the
-            last reason.
-    """
-    deadline = time.monotonic() + within_s
-    while reason := refusal(url):
-        if not goes_on() or time.monotonic() > deadline:
-            raise BrokerUnavailable(reason)
-        time.sleep(0.1)
-
-
-def refusal(url: str) -> str | None:
-    """Try to log in, and name the error if that fails; its text could hold the password."""
-    with ThreadPoolExecutor(1) as thread:  # the caller's may already run an event loop
-        error = thread.submit(lambda: asyncio.run(log_in(url))).exception()
-    return type(error).__name__ if error else None
-
-
-async def log_in(url: str) -> None:
-    parts = urlsplit(url)
-    async with asyncio.timeout(LOGIN_WITHIN_S):
-        if parts.scheme == "amqp":  # aiormq would log a warning for each try that comes too early
-            reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 5672)
-            try:
-                writer.write(b"AMQP\x00\x00\x09\x01")
-                await reader.readexactly(1)
-            finally:
-                writer.close()
-        connection = await aio_pika.connect(url)
-        await connection.close()
-
-
-@contextmanager
-def on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Within the block, give *handler* the signals that would end us, but for those ignored."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        for number, its in before.items():
-            if its is not signal.SIG_IGN:  # as nohup has it
-                signal.signal(number, handler)
-        yield
-    finally:
-        for number, its in before.items():
-            signal.signal(number, its)
-
-
-@contextmanager
-def signals_held() -> Iterator[None]:
-    """Put signals off: one that came within Popen would leave a process that nobody knows of."""
-    if current_thread() is not main_thread():  # no signal interrupts another
-        yield
-        return
-    came: list[int] = []
-    try:
-        with on_signals(lambda number, _: came.append(number)):
-            yield
-    finally:
-        for number in came:
-            signal.raise_signal(number)

@@ -17,7 +17,8 @@ from yarl import URL
 from consumer.demo import broker as devbroker
 from consumer.demo import installer
 from consumer.demo.broker import BrokerUnavailable, PrivateNode
-from consumer.demo.private_node import SIGNALS, refusal, signals_held
+from consumer.demo.login import refusal
+from consumer.demo.signals import SIGNALS, signals_held
 
 needs_server = pytest.mark.skipif(
     "devbroker.find_server() is None",
