@@ -220,7 +220,7 @@ def test_on_a_terminal_a_live_table_tells_it_and_the_demo_ends_by_itself(rabbitm
     start, *frames, end = re.split(r"(?:\x1b\[(?:2K|1A))+", plain)
     assert code == 0
     assert re.findall(r"\n(.+?)  .*…", start) == list(HAPPENED)
-    assert re.search(r"plain +nothing +placed", frames[0])
+    assert any(re.search(r"plain +nothing +placed", each) and "…" in each for each in frames)
     assert max(frame.count("\n") for frame in frames) < 24
     assert re.search(r"\nno-line +no such line +refused: .*\n.*\n +placed on replay", end)
     assert "lost 0, phoned twice 0" in end.splitlines()[-2]
