@@ -583,10 +583,11 @@ async def test_whatever_fails_on_an_answer_is_a_doubt_and_pauses(
         raise OverflowError("date value out of range")
 
     monkeypatch.setattr("consumer.bitrix24.portal.read_response", fails)
-    async with bench.running(bitrix24_url=foreign.url, pause_after=3, concurrency=1) as app:
+    given = {"bitrix24_url": foreign.url, "pause_after": 3, "concurrency": 1}
+    async with bench.running(**given, retry_delays_s=(60,)) as app:
         ids = [await bench.ask(f"+1202555{1000 + n}") for n in range(12)]
         await bench.until(lambda: app.breaker.is_open)
-        await bench.waiting(1, 3)
+        await bench.waiting(60, 3)
         entries = [await app.ledger.get(request_id) for request_id in ids]
 
     known = [entry for entry in entries if entry is not None]
