@@ -47,13 +47,13 @@ def in_container(stack: ExitStack, say: Say) -> str | None:
     """Start a container, where Docker answers."""
     if not docker_answers():
         return None
-    from testcontainers.postgres import PostgresContainer  # noqa: PLC0415 - as for the broker
+    from testcontainers.postgres import PostgresContainer  # noqa: PLC0415  # as for the broker
 
     say(f"starting a container of {IMAGE}")
     try:
         container = stack.enter_context(PostgresContainer(IMAGE, driver=None))
         return str(container.get_connection_url())
-    except Exception as error:  # noqa: BLE001 - whatever went wrong, there are other ways
+    except Exception as error:  # noqa: BLE001  # whatever went wrong, there are other ways
         say(f"the container failed, going on without it: {end_of(str(error))}")
     return None
 

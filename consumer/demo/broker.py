@@ -75,7 +75,7 @@ def in_container(stack: ExitStack, say: Say) -> str | None:
     """Start a container, where Docker answers."""
     if not docker_answers():
         return None
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - an optional extra
+    from testcontainers.core.container import DockerContainer  # noqa: PLC0415  # an optional extra
 
     say(f"starting a container of {IMAGE}")
     try:
@@ -86,7 +86,7 @@ def in_container(stack: ExitStack, say: Say) -> str | None:
             wait_for_login(url, START_WITHIN_S)
             stack.enter_context(ours.pop_all())
             return url
-    except Exception as error:  # noqa: BLE001 - whatever went wrong, there are other ways
+    except Exception as error:  # noqa: BLE001  # whatever went wrong, there are other ways
         say(f"the container failed, going on without it: {end_of(str(error))}")
     return None
 
@@ -95,10 +95,10 @@ def docker_answers() -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         try:
-            from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415 - as above
+            from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415  # as above
 
             client = DockerClient(timeout=DOCKER_WITHIN_S).client
-        except Exception:  # noqa: BLE001 - not installed, no daemon, no permission: no Docker
+        except Exception:  # noqa: BLE001  # not installed, no daemon, no permission: no Docker
             return False
         finally:
             gc.collect()  # the socket that met no daemon, which docker leaves open

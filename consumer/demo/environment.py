@@ -164,7 +164,7 @@ def _start(
     """Start one of our commands, with no settings but *settings*; *stack* ends it."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("CALLS_")}
     with log.open("wb") as output, signals_held():
-        process = subprocess.Popen(  # noqa: S603 - our own command
+        process = subprocess.Popen(  # noqa: S603  # our own command
             [COMMAND, *arguments],
             cwd=log.parent,  # no `.env` here
             env=others | NO_PROXY | settings,

@@ -21,7 +21,7 @@ def install(apt: str, package: str) -> None:
 
 
 def apt_get(apt: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - apt-get
+    return subprocess.run(  # noqa: S603  # apt-get
         [apt, *arguments],
         env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
         stdin=subprocess.DEVNULL,

@@ -115,7 +115,7 @@ class PrivateNode:
         Raises:
             subprocess.CalledProcessError: It failed; `stderr` says why.
         """
-        return subprocess.run(  # noqa: S603 - the node's own tool
+        return subprocess.run(  # noqa: S603  # the node's own tool
             [Path(self._server).with_name("rabbitmqctl"), "--quiet", *arguments],
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -140,7 +140,7 @@ class PrivateNode:
         # Erlang prepares for all files it may open, and some containers allow a billion.
         limited = 'ulimit -n 65536 2>/dev/null; exec "$0" "$@"'
         with (self.directory / "node.log").open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - rabbitmq-server or epmd
+            return subprocess.Popen(  # noqa: S603  # rabbitmq-server or epmd
                 ["/bin/sh", "-c", limited, *command],
                 cwd=self.directory,
                 env=self._environment,

@@ -135,7 +135,7 @@ def _terminal() -> "Console | None":
     if not sys.stdout.isatty():
         return None
     try:
-        from rich.console import Console  # noqa: PLC0415 - an optional extra
+        from rich.console import Console  # noqa: PLC0415  # an optional extra
     except ImportError:
         return None
     console = Console()
@@ -145,7 +145,7 @@ def _terminal() -> "Console | None":
 @contextmanager
 def _live_table(console: "Console", asked: Sequence[Request]) -> Iterator[Show]:
     """Show a row per request; what is printed meanwhile appears above."""
-    from rich.live import Live  # noqa: PLC0415 - an optional extra
+    from rich.live import Live  # noqa: PLC0415  # an optional extra
     from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 

@@ -102,7 +102,7 @@ class Number:
     times: int | None = None
 
 
-def _error(  # noqa: PLR0913 - one column each of a table
+def _error(  # noqa: PLR0913  # one column each of a table
     stage: Stage,
     status: int,
     code: str | int,

@@ -29,9 +29,9 @@ class OperatingTime:
         self._buckets: deque[tuple[float, float]] = deque()  # first run (Unix), seconds
 
     def add(self, now: float, ran_s: float) -> None:
-        if ran_s <= 0.1:  # noqa: PLR2004 - portals do not count these
+        if ran_s <= 0.1:  # noqa: PLR2004  # portals do not count these
             return
-        if self._buckets and now - self._buckets[-1][0] < 60:  # noqa: PLR2004 - a minute
+        if self._buckets and now - self._buckets[-1][0] < 60:  # noqa: PLR2004  # a minute
             first, total = self._buckets.pop()
             self._buckets.append((first, total + ran_s))
         else:

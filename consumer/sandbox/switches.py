@@ -19,7 +19,7 @@ class Switches(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    secret: str = "sandbox-not-a-secret"  # noqa: S105 - it says so
+    secret: str = "sandbox-not-a-secret"  # noqa: S105  # it says so
     scopes: tuple[str, ...] = ("call", "telephony")
     lines: dict[str, str] = LINES
     statuses: Literal["docs", "observed"] = "docs"

@@ -203,7 +203,7 @@ def test_ctrl_c_while_a_process_is_being_started_leaves_nothing(
     started = count(1)
 
     class Popen(subprocess.Popen[bytes]):
-        def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - as Popen
+        def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # as Popen
             super().__init__(*arguments, **options)
             if next(started) == interrupted:
                 signal.raise_signal(signal.SIGINT)

@@ -200,7 +200,7 @@ async def _play(stage: Stage, parts: list[Part], jobs: int) -> list[Row]:
             try:
                 async with asyncio.timeout(LONGEST_S):
                     rows = await scenario(stage.on(store))
-            except Exception as error:  # noqa: BLE001 - the other scenarios go on
+            except Exception as error:  # noqa: BLE001  # the other scenarios go on
                 wrong = "".join(traceback.format_exception(error))[-1000:]
                 rows = [Row(_name(scenario), 0, wrong=[wrong])]
             verdict = "WRONG" if any(row.wrong for row in rows) else "good"

@@ -95,7 +95,7 @@ class Stage:
                     await stack.enter_async_context(Proxy(port_of(node.url))),
                     await stack.enter_async_context(its_ledger) if its_ledger else None,
                 ),
-                rng=random.Random(self._seed),  # noqa: S311 - to be repeated, not to be secret
+                rng=random.Random(self._seed),  # noqa: S311  # to be repeated, not to be secret
             )
             await declare(node.url, bench.topology)
             listening = asyncio.create_task(bench.listen())
