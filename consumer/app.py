@@ -141,6 +141,7 @@ class App:
     def stop(self) -> None:
         """Ask the worker to drain and end."""
         self._stop.set()
+        self.worker.stop()
         self.publisher.stop_repeating()
 
     async def _until_stop(self, *coroutines: Coroutine[Any, Any, object]) -> None:

@@ -117,10 +117,14 @@ class Worker:
         """Whether no message is being worked on."""
         return not self._running
 
-    async def drain(self) -> None:
-        """Finish the calls that are begun; give up those that only wait for their turn."""
+    def stop(self) -> None:
+        """Begin nothing more, and give up what only waits for its turn; may be called again."""
         self._draining = True
         self._processor.stop()
+
+    async def drain(self) -> None:
+        """Stop, and finish the calls that are begun."""
+        self.stop()
         tasks = [task for _, task in self._running.values()]
         await asyncio.gather(*tasks, return_exceptions=True)
 

@@ -19,6 +19,7 @@ from consumer.ledger import Ledger, LedgerDown
 from consumer.limits import circuit_breaker
 from consumer.operations.dead_letter import Choice
 from consumer.operations.dead_letters import Replay, look, send_back
+from consumer.shutdown import end
 from tests.workbench import Bench
 
 if TYPE_CHECKING:
@@ -723,8 +724,22 @@ async def test_an_oversized_body_is_left_to_the_broker(
     assert stuck_s == 0
 
 
-async def test_at_a_stop_nothing_more_is_dialled(bench: Bench, foreign: ForeignPortal) -> None:
+@pytest.mark.parametrize("go_on_before_the_consumer_is_cancelled", [True, False])
+async def test_at_a_stop_nothing_more_is_dialled(
+    bench: Bench,
+    foreign: ForeignPortal,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    go_on_before_the_consumer_is_cancelled: bool,
+) -> None:
     """The ledger is slow, as a busy database is: ten requests are on their way to their calls."""
+    async def slow_end(tasks: Any) -> None:  # noqa: ANN401
+        """As where the jobs beside the calls take long to end."""
+        if go_on_before_the_consumer_is_cancelled:
+            go_on.set()
+            await asyncio.sleep(0.3)
+        await end(tasks)
+
     app = App(bench.settings(bitrix24_url=foreign.url, concurrency=10))
     task = asyncio.create_task(app.run())
     await bench.until(lambda: app.subscription.consuming)
@@ -740,10 +755,11 @@ async def test_at_a_stop_nothing_more_is_dialled(bench: Bench, foreign: ForeignP
     for _ in ids:
         await asked.acquire()
 
+    monkeypatch.setattr("consumer.app.end", slow_end)
     app.stop()
-    await bench.until(lambda: not app.subscription.consuming)
-    await asyncio.sleep(0)
-    go_on.set()
+    if not go_on_before_the_consumer_is_cancelled:
+        await bench.until(lambda: not app.subscription.consuming)
+        go_on.set()
     await task
 
     assert foreign.asked == []
