@@ -41,8 +41,8 @@ The rooms, each for one thing outside, or one kind of work:
                     Bitrix24
     rabbitmq/       subscription, connection, topology, outgoing, publisher, confirming_link,
                     browser, lease, policies: all that is known of RabbitMQ and FastStream
-    ledger/         entry, ledger, about, store, sqlite, postgres, ages, beginning, recovery: what
-                    was done for which request
+    ledger/         entry, ledger, earlier, about, store, sqlite, postgres, ages, beginning,
+                    recovery: what was done for which request
     limits/         rate_limiter, circuit_breaker: how fast to call, and when not at all
     operations/     dead_letter, dead_letters, deaths, evictions, turns, check, check_broker,
                     check_ledger, check_portal, finding, upstream: what the commands do

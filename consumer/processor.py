@@ -139,14 +139,16 @@ class Processor:
             own=entry.owner == self._owner,
             undecided_s=self._undecided_s,
         )
-        match next_step(known, delivery.headers, self._ledger.digest(delivery.fields)):
+        digest = self._ledger.digest(delivery.fields)
+        match next_step(known, delivery.headers, digest):
             case IdConflict():
                 text = "request_id: another request already has this id, with other content"
                 return Rejected(Invalid("request_id_reused", text, delivery.request_id))
             case Superseded():
                 return Ignored()
             case Duplicate(asked_again):
-                return AlreadyKnown(entry, asked_again)
+                same = digest == entry.body_digest or self._is_to_same_number(entry, delivery)
+                return AlreadyKnown(entry, asked_again) if same else Ignored()
             case NotYet(wait_s):
                 return Postponed(wait_s, entry)
             case Orphaned():
@@ -180,17 +182,30 @@ class Processor:
         call, replay = delivery.request, delivery.headers.replay
         if isinstance(call, Invalid):
             return Rejected(call)
-        doubtful = entry.unsure_since is not None and not delivery.headers.redial
-        if doubtful and self._is_to_same_number(entry, call):
+        doubt = await self._doubt_about_number(entry, delivery)
+        if doubt is not None and not delivery.headers.redial:
             digest = self._ledger.digest(delivery.fields)
-            return Noted(reopened(entry, replay, digest, time.time()), entry)
+            return Noted(reopened(doubt, replay, digest, time.time()), entry)
         return await self._call(delivery, entry, 1, replay)
 
-    def _is_to_same_number(self, entry: Entry, call: CallRequested) -> bool:
-        """Tell whether *call* is to the number that is in doubt, by whichever line."""
+    async def _doubt_about_number(self, entry: Entry, delivery: Delivery) -> Entry | None:
+        """Return the call of this request to its number that may have rung unseen, if any.
+
+        A person may have edited the number since, and edited it back.
+        """
+        if entry.unsure_since is not None:
+            if self._is_to_same_number(entry, delivery):
+                return entry
+            await self._ledger.earlier.remember_doubt(entry)
+        earlier = await self._ledger.earlier.doubts_of(entry.request_id)
+        return next((each for each in earlier if self._is_to_same_number(each, delivery)), None)
+
+    def _is_to_same_number(self, entry: Entry, delivery: Delivery) -> bool:
+        """Tell whether a request is to the number of *entry*, by whichever line."""
         if not entry.target_digest:
             return True
-        return entry.target_digest == self._ledger.digest(call.to_number, entry.line)
+        number = delivery.call.to_number if delivery.call else None
+        return entry.target_digest == self._ledger.digest(number, entry.line)
 
     async def _reconcile(self, entry: Entry, delivery: Delivery) -> Result:
         """Look a call in doubt up; dial again only if it did not ring, or the rules allow it."""

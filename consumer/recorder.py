@@ -161,7 +161,7 @@ class Recorder:
             LedgerDown: It may be written all the same: to write it again tells.
         """
         if was is not None and was.state == "started":
-            await self._ledger.remember_call(was)
+            await self._ledger.earlier.remember_call(was)
         return await self._ledger.put(claimed, was)
 
     async def _record(self, reached: Entry, was: Entry | None) -> Entry | None:

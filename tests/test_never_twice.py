@@ -733,6 +733,7 @@ async def test_at_a_stop_nothing_more_is_dialled(
     go_on_before_the_consumer_is_cancelled: bool,
 ) -> None:
     """The ledger is slow, as a busy database is: ten requests are on their way to their calls."""
+
     async def slow_end(tasks: Any) -> None:  # noqa: ANN401
         """As where the jobs beside the calls take long to end."""
         if go_on_before_the_consumer_is_cancelled:

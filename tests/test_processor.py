@@ -383,6 +383,37 @@ async def test_a_replay_to_another_number_is_not(desk: Desk) -> None:
     assert desk.publisher.names == ["started"]
 
 
+async def test_a_replay_edited_back_to_the_number_in_doubt_is_looked_up_again(desk: Desk) -> None:
+    processor = desk.processor()
+    await unsure(desk, processor)
+    claimed_at = (await desk.entry()).claimed_at
+    desk.caller.decisions = [Fail("refused", REFUSED)]
+    await processor.process(delivery(replay=1, to_number="+12025550109"))
+    placed = len(desk.caller.placed)
+    desk.reconciler.findings = [Found("c7")]
+
+    await processor.process(delivery(replay=2))
+
+    assert len(desk.caller.placed) == placed
+    assert [entry.claimed_at for entry in desk.reconciler.looked_up] == [claimed_at]
+    assert desk.publisher.names[-1] == "started"
+    assert (await desk.entry()).call_id == "c7"
+
+
+async def test_an_edited_replay_of_a_started_one_is_not_announced_with_another_number(
+    desk: Desk,
+) -> None:
+    processor = deciding(desk, STARTED)
+    await processor.process(delivery())
+
+    await processor.process(delivery(replay=1, to_number="+12025550109"))
+    assert desk.publisher.names == ["started"]
+
+    await processor.process(delivery(replay=1, text_to_pronounce="Hello again."))
+    assert desk.publisher.names == ["started", "started"]
+    assert len(desk.caller.placed) == 1
+
+
 # --- a ledger that goes down, and a stop
 
 

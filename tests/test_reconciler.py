@@ -141,7 +141,7 @@ async def test_calls_that_the_ledger_knows_are_not_taken(desk: Desk) -> None:
     doubt = await desk.put(desk.entry("r-1"))
     await desk.put(desk.entry("r-2", state="started", call_id="c2", unsure_since=None))
     earlier = desk.entry("r-1", call_id="c1")
-    await desk.ledger.remember_call(earlier)
+    await desk.ledger.earlier.remember_call(earlier)
 
     rows = (row("c1", desk.now - 49), row("c2", desk.now - 49))
     assert await desk.look(doubt, *rows) == NotFound(conclusive=True)

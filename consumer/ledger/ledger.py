@@ -14,6 +14,7 @@ from typing import Any
 
 from consumer import metrics
 from consumer.ledger.about import About
+from consumer.ledger.earlier import Earlier
 from consumer.ledger.entry import Entry
 from consumer.ledger.sqlite import SqliteStore
 from consumer.ledger.store import LedgerDown, Store, marks
@@ -50,6 +51,7 @@ class Ledger:
     def __init__(self, url: str, queue: str, connections: int = 1) -> None:
         self._store = _store(url, connections)
         self._about = About(self._store)
+        self.earlier = Earlier(self._store, queue)
         self._queue = queue
         self._digest_key = b""
         self._begun = False
@@ -156,6 +158,7 @@ class Ledger:
                 " OR (state = 'started' AND call_id IS NULL))",
                 entry.target_digest,
             )
+            found += await self.earlier.doubts_about(entry.target_digest)
         mine = (self._queue, entry.request_id)
         return [other for queue, other in found if (queue, other.request_id) != mine]
 
@@ -164,24 +167,13 @@ class Ledger:
         wanted = list(call_ids)
         if not wanted:
             return {}
-        listed = marks(wanted)
         with metrics.LEDGER.labels("known_calls").time():
             rows = await self._store.fetch(
-                f"SELECT call_id, claimed_at FROM calls WHERE call_id IN ({listed})"  # noqa: S608
-                f" UNION SELECT call_id, claimed_at FROM earlier_calls WHERE call_id IN ({listed})",
+                f"SELECT call_id, claimed_at FROM calls WHERE call_id IN ({marks(wanted)})",  # noqa: S608
                 *wanted,
             )
-        return {row[0]: row[1] for row in rows}
-
-    async def remember_call(self, entry: Entry) -> None:
-        """Keep the call id of *entry* known, though another call is about to take its place."""
-        if entry.call_id is not None:
-            with metrics.LEDGER.labels("remember_call").time():
-                await self._store.execute(
-                    "INSERT INTO earlier_calls VALUES ($1, $2) ON CONFLICT DO NOTHING",
-                    entry.call_id,
-                    entry.claimed_at,
-                )
+            earlier = await self.earlier.calls(wanted)
+        return {row[0]: row[1] for row in rows} | earlier
 
     async def recent_call_ids(self, before: float, limit: int) -> list[str]:
         """Return the call ids of requests started before a moment, the newest first."""
@@ -216,7 +208,7 @@ class Ledger:
     async def forget_closed(self, before: float) -> int:
         """Remove entries closed before a moment, and return how many; open ones never expire."""
         with metrics.LEDGER.labels("forget_closed").time():
-            await self._store.execute("DELETE FROM earlier_calls WHERE claimed_at < $1", before)
+            await self.earlier.forget(before)
             return await self._store.execute(
                 "DELETE FROM calls WHERE state IN ('started', 'failed') AND changed_at < $1"
                 " AND queue = $2",

@@ -93,6 +93,18 @@ MIGRATIONS: tuple[str, ...] = (
     INSERT INTO about SELECT DISTINCT 'begun ' || queue, CAST('' AS BYTEA) FROM calls;
     DELETE FROM about WHERE name = 'new';
     """,
+    """
+    CREATE TABLE earlier_doubts (
+        queue TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        replay INTEGER NOT NULL,
+        target_digest TEXT NOT NULL,
+        claimed_at DOUBLE PRECISION NOT NULL,
+        entry TEXT NOT NULL,
+        PRIMARY KEY (queue, request_id, replay)
+    );
+    CREATE INDEX earlier_doubts_by_target ON earlier_doubts (target_digest);
+    """,
 )
 """One script per version of the tables, in SQL that every store understands."""
 

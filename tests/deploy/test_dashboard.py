@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ SHOWN = {
     for family in metrics.REGISTRY.collect()
     for suffix in SAMPLES[family.type]
 }
+DEAD_LETTERS = {("refused",): 2, ("exhausted",): 1, ("invalid",): 2, ("expired",): 1}
+"""How many the demo's requests leave, by reason."""
 # What Grafana puts in: the scrapes below are half a second apart, the traffic lasts seconds.
 VARIABLES = {"$__rate_interval": "1m", "$__range": "10m", "$job": ".+", "$limit": "2"}
 
@@ -310,7 +313,11 @@ async def test_after_a_tour_no_panel_is_empty_and_no_alert_is_raised(
     async with scraped_worker(bench, call_consumer, worker_port):
         await until(lambda: answers(prometheus, "call_consumer_consuming == 1"))
         calls = await take_the_tour(bench)
-        await until(lambda: answers(prometheus, f"sum(call_consumer_calls_total) == {calls}"))
+        for settled in (
+            f"sum(call_consumer_calls_total) == {calls}",
+            f"sum(call_consumer_dead_letters_total) == {sum(DEAD_LETTERS.values())}",
+        ):
+            await until(partial(answers, prometheus, settled))
 
         shown = {
             (title, expression): await prometheus.query(filled_in(expression))
@@ -327,12 +334,7 @@ async def test_after_a_tour_no_panel_is_empty_and_no_alert_is_raised(
         assert states == dict.fromkeys(RULES, ("ok", "inactive"))
         assert told(shown, "Workers that take requests") == {(): 1}
         assert told(shown, "Paused") == {}
-        assert told(shown, "New dead letters, by reason") == {
-            ("refused",): 2,
-            ("exhausted",): 1,
-            ("invalid",): 2,
-            ("expired",): 1,
-        }
+        assert told(shown, "New dead letters, by reason") == DEAD_LETTERS
         assert told(shown, "Doubts, and how they ended") == {
             (): 2,
             ("found",): 1,

@@ -535,10 +535,35 @@ async def test_that_the_history_was_readable_is_known_for_some_days(
 
 async def test_a_call_stays_known_when_another_takes_its_place(ledger: Ledger) -> None:
     first = await put(ledger, entry(state="started", call_id="c1", claimed_at=NOW))
-    await ledger.remember_call(first)
+    await ledger.earlier.remember_call(first)
     await put(ledger, replace(first, state="placing", call_id=None), first)
 
     assert await ledger.known_calls(["c1", "c2"]) == {"c1": NOW}
+
+
+async def test_a_doubt_stays_known_when_a_replay_to_another_number_takes_its_place(
+    ledger: Ledger,
+) -> None:
+    mine = await put(ledger, entry(unsure_since=NOW, target_digest="target"))
+    other = await put(
+        ledger, entry("r-2", unsure_since=NOW, target_digest="target", state="failed")
+    )
+    await ledger.earlier.remember_doubt(other)
+    await put(ledger, replace(other, unsure_since=None, target_digest="elsewhere"), other)
+
+    assert await ledger.earlier.doubts_of("r-2") == [other]
+    assert await ledger.earlier.doubts_of("r-1") == []
+    assert await ledger.others_in_doubt(mine) == [other]
+
+
+async def test_an_earlier_doubt_counts_once_where_the_request_is_back_at_its_number(
+    ledger: Ledger,
+) -> None:
+    mine = await put(ledger, entry(unsure_since=NOW, target_digest="target"))
+    other = await put(ledger, entry("r-2", target_digest="target", state="started", call_id="c1"))
+    await ledger.earlier.remember_doubt(replace(other, unsure_since=NOW))
+
+    assert await ledger.others_in_doubt(mine) == []
 
 
 async def test_what_was_written_is_there_after_a_restart(url: str, open_ledger: Opener) -> None:
@@ -560,6 +585,8 @@ CLOSED: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "check_writable": lambda ledger: ledger.check_writable(),
     "others_in_doubt": lambda ledger: ledger.others_in_doubt(entry()),
     "known_calls": lambda ledger: ledger.known_calls(["c1"]),
+    "doubts_of": lambda ledger: ledger.earlier.doubts_of("r-1"),
+    "remember_doubt": lambda ledger: ledger.earlier.remember_doubt(entry()),
     "recent_call_ids": lambda ledger: ledger.recent_call_ids(NOW, 1),
     "oldest_failure": lambda ledger: ledger.oldest_failure(),
     "forget": lambda ledger: ledger.forget(entry()),
