@@ -12,6 +12,7 @@ The modules at the top, in reading order:
     housekeeping    what runs beside the calls: watchdog, queue depths, retention
     readiness       how the parts are, in words, and whether the worker is ready
     messages        the contract in: requests
+    blocks          which requests an operator wants nobody to be phoned for
     events          the contract out: call.started and call.failed
     delivery        a received message, read once
     worker          one task for each request id; the acknowledgement
@@ -41,8 +42,8 @@ The rooms, each for one thing outside, or one kind of work:
                     Bitrix24
     rabbitmq/       subscription, connection, topology, outgoing, publisher, confirming_link,
                     browser, lease, policies: all that is known of RabbitMQ and FastStream
-    ledger/         entry, ledger, earlier, about, store, sqlite, postgres, ages, beginning,
-                    recovery: what was done for which request
+    ledger/         entry, ledger, statements, search, earlier, controls, about, store, sqlite,
+                    postgres, ages, beginning, recovery: what was done for which request
     limits/         rate_limiter, circuit_breaker: how fast to call, and when not at all
     operations/     dead_letter, dead_letters, deaths, evictions, turns, check, check_broker,
                     check_ledger, check_portal, finding, upstream: what the commands do

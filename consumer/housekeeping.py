@@ -245,7 +245,7 @@ class Housekeeping:
                     metrics.QUEUE_MESSAGES.labels(name).set(messages)
                 self._see_that_we_are_fed(found.get(self._topology.requests.name, 0))
                 letters = found.get(self._topology.dead_letters.name)
-                oldest = await self._ledger.oldest_failure() if letters else 0.0
+                oldest = await self._ledger.search.oldest_failure() if letters else 0.0
                 metrics.OLDEST_DEAD_LETTER.set(oldest)
             if self._portal.usage is not None:
                 metrics.OPERATING.set(self._portal.usage.operating_s)

@@ -127,7 +127,7 @@ class Reconciler:
 
     async def _unknown(self, rows: Sequence[Row]) -> list[Row]:
         """Return the rows that belong to no call that the ledger knows."""
-        known = await self._ledger.known_calls([row.call_id for row in rows if row.call_id])
+        known = await self._ledger.search.known_calls([row.call_id for row in rows if row.call_id])
         for row in rows:
             if row.call_id in known:
                 await self._note_shown(row, known[row.call_id])
@@ -145,7 +145,7 @@ class Reconciler:
         """Say whose *rows* are: another request in doubt may also have placed them."""
         others = [
             other
-            for other in await self._ledger.others_in_doubt(entry)
+            for other in await self._ledger.search.others_in_doubt(entry)
             if any(self._window(other).covers(row) for row in rows)
         ]
         if any(other.state == "placing" for other in others):
@@ -169,8 +169,8 @@ class Reconciler:
     async def _candidates(self) -> list[str]:
         """Return call ids that the history should show: the latest, and the latest surely ended."""
         now = time.time()
-        latest = await self._ledger.recent_call_ids(now, PROOF_CANDIDATES)
-        ended = await self._ledger.recent_call_ids(now - self._lag_s, PROOF_CANDIDATES)
+        latest = await self._ledger.search.recent_call_ids(now, PROOF_CANDIDATES)
+        ended = await self._ledger.search.recent_call_ids(now - self._lag_s, PROOF_CANDIDATES)
         return list(dict.fromkeys(latest + ended))
 
     def _window(self, entry: Entry) -> Window:

@@ -30,3 +30,7 @@ class About:
             *names,
         )
         return {row[0]: row[1] for row in rows}
+
+    async def forget(self, name: str) -> bool:
+        """Remove a value; tell whether there was one."""
+        return await self._store.execute("DELETE FROM about WHERE name = $1", name) == 1

@@ -7,6 +7,8 @@ from consumer.decision import Failure
 from consumer.messages import ConfirmedBy, Reason
 
 State = Literal["placing", "started", "delayed", "failed"]
+Scheduled = Literal["not_before", "calling_hours"]
+"""What a request waits for that no attempt has failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,8 @@ class Entry:
         claimed_at: When the latest attempt was about to dial, 0 before that.
         changed_at: When the state was reached.
         due_at: When delayed: not before then.
+        scheduled: What it waits for, where it does not wait because of a failure.
+        cancelled_at: When it was taken back, 0 if it was not. Set by `Ledger.cancel` alone.
         replayed_at: When this replay began, if the one before is in doubt and it has not dialled;
             else 0.
         rows_from: A row of the call history that is older may belong to an earlier replay.
@@ -30,6 +34,7 @@ class Entry:
         published: Whether the broker has confirmed the message that belongs to the state.
         body_digest: Of the fields as sent.
         target_digest: Of number and line.
+        number_digest: Of the number.
         version: Grows with each change.
     """
 
@@ -43,6 +48,8 @@ class Entry:
     claimed_at: float = 0.0
     changed_at: float
     due_at: float = 0.0
+    scheduled: Scheduled | None = None
+    cancelled_at: float = 0.0
     replayed_at: float = 0.0
     rows_from: float = 0.0
     clock_offset_s: float | None = None
@@ -57,6 +64,7 @@ class Entry:
     published: bool = False
     body_digest: str
     target_digest: str = ""
+    number_digest: str = ""
     version: int = 0
 
     @property

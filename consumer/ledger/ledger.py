@@ -7,32 +7,30 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from hashlib import sha256
-from typing import Any
 
 from consumer import metrics
 from consumer.ledger.about import About
+from consumer.ledger.controls import ControlsTable
 from consumer.ledger.earlier import Earlier
 from consumer.ledger.entry import Entry
+from consumer.ledger.search import Search
 from consumer.ledger.sqlite import SqliteStore
-from consumer.ledger.store import LedgerDown, Store, marks
+from consumer.ledger.statements import (
+    CHANGED,
+    COLUMNS,
+    INSERT,
+    NOT_ADOPTED,
+    SELECT,
+    UPDATE,
+    entry_of,
+    same_controls,
+)
+from consumer.ledger.store import LedgerDown, Store, Value
 
 HISTORY_BELIEVED_S = 7 * 86_400.0
 """For how long it is remembered that the portal's call history could be read."""
-
-_COLUMNS = tuple(field.name for field in fields(Entry))
-_SELECT = f"SELECT queue, {', '.join(_COLUMNS)} FROM calls"  # noqa: S608
-_INSERT = (
-    f"INSERT INTO calls ({', '.join(_COLUMNS)}, queue)"  # noqa: S608
-    f" VALUES ({', '.join(f'${n}' for n in range(1, len(_COLUMNS) + 2))}) ON CONFLICT DO NOTHING"
-)
-_UPDATE = (
-    f"UPDATE calls SET {', '.join(f'{name} = ${n}' for n, name in enumerate(_COLUMNS, 1))}"  # noqa: S608
-    f" WHERE queue = ${len(_COLUMNS) + 1} AND request_id = $1 AND version = ${len(_COLUMNS) + 2}"
-    f" AND NOT EXISTS (SELECT 1 FROM calls WHERE call_id = ${len(_COLUMNS) + 3})"
-)
 
 
 class Ledger:
@@ -52,6 +50,8 @@ class Ledger:
         self._store = _store(url, connections)
         self._about = About(self._store)
         self.earlier = Earlier(self._store, queue)
+        self.search = Search(self._store, self.earlier, queue)
+        self.controls = ControlsTable(self._store, self._about, queue)
         self._queue = queue
         self._digest_key = b""
         self._begun = False
@@ -73,6 +73,7 @@ class Ledger:
             await self._store.open()
             await self._about.note_once("digest_key", secrets.token_bytes(32))
             await self._about.note_once("identity", secrets.token_hex(8).encode())
+            await self._about.note_once(self.controls.version_name, b"")
             about = await self._about.read("digest_key", "identity")
         self._digest_key = about["digest_key"]
         self.identity = about["identity"].decode()
@@ -128,8 +129,10 @@ class Ledger:
     async def get(self, request_id: str) -> Entry | None:
         """Return what is known about a request."""
         with metrics.LEDGER.labels("get").time():
-            found = await self._select("queue = $1 AND request_id = $2", self._queue, request_id)
-        return found[0][1] if found else None
+            rows = await self._store.fetch(
+                f"{SELECT} WHERE queue = $1 AND request_id = $2", self._queue, request_id
+            )
+        return entry_of(rows[0][1:]) if rows else None
 
     async def put(self, entry: Entry, was: Entry | None) -> Entry | None:
         """Write *entry* if the ledger still holds *was*; return it as written, or None if not.
@@ -138,62 +141,66 @@ class Ledger:
         write the same again is one write: so it can be repeated where its answer was lost.
         """
         entry = replace(entry, version=(was.version if was else 0) + 1)
-        values = [getattr(entry, name) for name in _COLUMNS]
         with metrics.LEDGER.labels("put").time():
             if was is None:
-                done = await self._store.execute(_INSERT, *values, self._queue)
+                done = await self._insert(entry, "TRUE")
             else:
                 adopts = entry.confirmed_by == "history" and was.call_id != entry.call_id
-                adopted = entry.call_id if adopts else None
-                done = await self._store.execute(
-                    _UPDATE, *values, self._queue, was.version, adopted
+                done = await self._update(
+                    entry, was, NOT_ADOPTED, entry.call_id if adopts else None
                 )
-        return entry if done == 1 or await self.get(entry.request_id) == entry else None
+        return entry if done == 1 or await self._holds(entry) else None
 
-    async def others_in_doubt(self, entry: Entry) -> list[Entry]:
-        """Return other requests to the same number and line that an unknown call may belong to."""
-        with metrics.LEDGER.labels("others_in_doubt").time():
-            found = await self._select(
-                "target_digest = $1 AND (unsure_since IS NOT NULL OR state = 'placing'"
-                " OR (state = 'started' AND call_id IS NULL))",
-                entry.target_digest,
-            )
-            found += await self.earlier.doubts_about(entry.target_digest)
-        mine = (self._queue, entry.request_id)
-        return [other for queue, other in found if (queue, other.request_id) != mine]
+    async def claim(self, entry: Entry, was: Entry | None, controls: bytes) -> Entry | None:
+        """Write a claim as `put` does, but only where nobody has forbidden it.
 
-    async def known_calls(self, call_ids: Iterable[str]) -> dict[str, float]:
-        """Return when those of *call_ids* were claimed that belong to a request of ours."""
-        wanted = list(call_ids)
-        if not wanted:
-            return {}
-        with metrics.LEDGER.labels("known_calls").time():
-            rows = await self._store.fetch(
-                f"SELECT call_id, claimed_at FROM calls WHERE call_id IN ({marks(wanted)})",  # noqa: S608
-                *wanted,
-            )
-            earlier = await self.earlier.calls(wanted)
-        return {row[0]: row[1] for row in rows} | earlier
+        Args:
+            entry: The attempt about to be made.
+            was: What the ledger held.
+            controls: Their version, as the caller knows it: operators may have said more since.
+        """
+        entry = replace(entry, version=(was.version if was else 0) + 1)
+        seen = (self.controls.version_name, controls)
+        with metrics.LEDGER.labels("claim").time():
+            if was is None:
+                allowed = same_controls(len(COLUMNS) + 2)
+                done = await self._insert(entry, allowed, *seen)
+            else:
+                allowed = f"cancelled_at = 0 AND {same_controls(len(CHANGED) + 3)}"
+                done = await self._update(entry, was, allowed, *seen)
+        return entry if done == 1 or await self._holds(entry) else None
 
-    async def recent_call_ids(self, before: float, limit: int) -> list[str]:
-        """Return the call ids of requests started before a moment, the newest first."""
-        with metrics.LEDGER.labels("recent_call_ids").time():
-            rows = await self._store.fetch(
-                "SELECT call_id FROM calls WHERE state = 'started' AND changed_at < $1"
-                " AND call_id IS NOT NULL ORDER BY changed_at DESC LIMIT $2",
-                before,
-                limit,
-            )
-        return [row[0] for row in rows]
+    async def cancel(self, unseen: Entry) -> Entry:
+        """Note that a request is taken back, and return its entry; *unseen* if it has none yet.
 
-    async def oldest_failure(self) -> float:
-        """Return when the oldest request failed that was not replayed since, 0 if there is none."""
-        with metrics.LEDGER.labels("oldest_failure").time():
-            rows = await self._store.fetch(
-                "SELECT min(changed_at) FROM calls WHERE state = 'failed' AND queue = $1",
-                self._queue,
-            )
-        return float(rows[0][0] or 0.0)
+        From then on it cannot be claimed. Its state stays as it is.
+        """
+        while True:
+            with metrics.LEDGER.labels("cancel").time():
+                await self._store.execute(
+                    "UPDATE calls SET cancelled_at = $3"
+                    " WHERE queue = $1 AND request_id = $2 AND cancelled_at = 0",
+                    self._queue,
+                    unseen.request_id,
+                    unseen.cancelled_at,
+                )
+            entry = await self.get(unseen.request_id) or await self.put(unseen, None)
+            if entry is not None and entry.cancelled_at:
+                return entry
+
+    async def _insert(self, entry: Entry, condition: str, *values: Value) -> int:
+        written = [getattr(entry, name) for name in COLUMNS]
+        return await self._store.execute(INSERT.format(condition), *written, self._queue, *values)
+
+    async def _update(self, entry: Entry, was: Entry, condition: str, *values: Value) -> int:
+        written = [getattr(entry, name) for name in CHANGED]
+        key = (self._queue, was.version)
+        return await self._store.execute(UPDATE.format(condition), *written, *key, *values)
+
+    async def _holds(self, entry: Entry) -> bool:
+        """Tell whether *entry* is what the ledger holds, taken back or not."""
+        held = await self.get(entry.request_id)
+        return held is not None and replace(held, cancelled_at=entry.cancelled_at) == entry
 
     async def forget(self, entry: Entry) -> None:
         """Remove an entry, if it is still as given."""
@@ -215,15 +222,6 @@ class Ledger:
                 before,
                 self._queue,
             )
-
-    async def _select(self, where: str, *values: str) -> list[tuple[str, Entry]]:
-        rows = await self._store.fetch(f"{_SELECT} WHERE {where}", *values)
-        return [(queue, _entry(row)) for queue, *row in rows]
-
-
-def _entry(row: list[Any]) -> Entry:
-    known = dict(zip(_COLUMNS, row, strict=True))
-    return Entry(**known | {"published": bool(known["published"])})  # SQLite knows numbers only
 
 
 def _store(url: str, connections: int) -> Store:

@@ -105,6 +105,33 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX earlier_doubts_by_target ON earlier_doubts (target_digest);
     """,
+    """
+    ALTER TABLE calls ADD COLUMN scheduled TEXT;
+    ALTER TABLE calls ADD COLUMN cancelled_at DOUBLE PRECISION NOT NULL DEFAULT 0;
+    ALTER TABLE calls ADD COLUMN number_digest TEXT NOT NULL DEFAULT '';
+    CREATE INDEX calls_by_number ON calls (number_digest, claimed_at);
+    CREATE TABLE blocks (
+        queue TEXT NOT NULL,
+        id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        created_at DOUBLE PRECISION NOT NULL,
+        created_by TEXT NOT NULL,
+        PRIMARY KEY (queue, id)
+    );
+    CREATE TABLE workers (
+        queue TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        host TEXT NOT NULL,
+        started_at DOUBLE PRECISION NOT NULL,
+        seen_at DOUBLE PRECISION NOT NULL,
+        handled_at DOUBLE PRECISION NOT NULL,
+        detail TEXT NOT NULL,
+        PRIMARY KEY (queue, owner)
+    );
+    """,
 )
 """One script per version of the tables, in SQL that every store understands."""
 

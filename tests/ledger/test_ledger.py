@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from consumer.blocks import Block
 from consumer.ledger import Entry, Ledger, LedgerDown
 
 NOW = 1773748800.0
@@ -84,6 +85,8 @@ FULL = Entry(
     claimed_at=NOW + 2.5,
     changed_at=NOW + 3.75,
     due_at=NOW + 4.001,
+    scheduled="not_before",
+    cancelled_at=NOW + 4.25,
     replayed_at=NOW + 4.5,
     rows_from=NOW + 4.75,
     clock_offset_s=-0.25,
@@ -98,6 +101,7 @@ FULL = Entry(
     published=True,
     body_digest="b" * 64,
     target_digest="t" * 64,
+    number_digest="n" * 64,
     version=1,
 )
 
@@ -140,7 +144,7 @@ async def test_every_field_can_change(ledger: Ledger) -> None:
 
     await ledger.put(FULL, was)
 
-    assert await ledger.get(FULL.request_id) == replace(FULL, version=2)
+    assert await ledger.get(FULL.request_id) == replace(FULL, version=2, cancelled_at=0.0)
 
 
 async def test_each_change_is_a_new_version(ledger: Ledger) -> None:
@@ -337,9 +341,9 @@ async def test_known_calls_are_those_of_any_request(url: str, open_ledger: Opene
     await put(ours, entry("r-2"))
     await put(theirs, entry("r-3", call_id="c3"))
 
-    assert await ours.known_calls(["c1", "c2", "c3", "c1"]) == {"c1": 0.0, "c3": 0.0}
-    assert await ours.known_calls([]) == {}
-    assert await ours.known_calls(f"c{i}" for i in range(1000)) == {"c1": 0.0, "c3": 0.0}
+    assert await ours.search.known_calls(["c1", "c2", "c3", "c1"]) == {"c1": 0.0, "c3": 0.0}
+    assert await ours.search.known_calls([]) == {}
+    assert await ours.search.known_calls(f"c{i}" for i in range(1000)) == {"c1": 0.0, "c3": 0.0}
 
 
 async def test_recent_call_ids_are_the_newest_before_a_moment(ledger: Ledger) -> None:
@@ -349,21 +353,21 @@ async def test_recent_call_ids_are_the_newest_before_a_moment(ledger: Ledger) ->
     await put(ledger, entry("failed", state="failed", call_id="c8", changed_at=NOW))
     await put(ledger, entry("placing", state="placing", call_id="c9", changed_at=NOW))
 
-    assert await ledger.recent_call_ids(NOW + 4, 3) == ["c3", "c2", "c1"]
-    assert await ledger.recent_call_ids(NOW + 99, 99) == ["c4", "c3", "c2", "c1", "c0"]
-    assert await ledger.recent_call_ids(NOW, 3) == []
+    assert await ledger.search.recent_call_ids(NOW + 4, 3) == ["c3", "c2", "c1"]
+    assert await ledger.search.recent_call_ids(NOW + 99, 99) == ["c4", "c3", "c2", "c1", "c0"]
+    assert await ledger.search.recent_call_ids(NOW, 3) == []
 
 
 async def test_the_oldest_failure_is_that_of_this_queue(url: str, open_ledger: Opener) -> None:
     ours, theirs = await open_ledger(url), await open_ledger(url, "reminders")
     await put(theirs, entry("r-0", state="failed", changed_at=NOW - 9))
     await put(ours, entry("r-0", state="started", changed_at=NOW - 8))
-    before = await ours.oldest_failure()
+    before = await ours.search.oldest_failure()
     await put(ours, entry("r-2", state="failed", changed_at=NOW + 2))
     await put(ours, entry("r-1", state="failed", changed_at=NOW + 1))
 
     assert before == 0.0
-    assert await ours.oldest_failure() == NOW + 1
+    assert await ours.search.oldest_failure() == NOW + 1
 
 
 # --- doubts
@@ -390,7 +394,7 @@ async def test_others_in_doubt_may_have_placed_the_same_call(
     mine = await put(ledger, entry(unsure_since=NOW, target_digest="target"))
     other = await put(ledger, entry("r-2", **{"target_digest": "target"} | changes))
 
-    assert await ledger.others_in_doubt(mine) == ([other] if counts else [])
+    assert await ledger.search.others_in_doubt(mine) == ([other] if counts else [])
 
 
 async def test_others_in_doubt_may_be_of_another_queue(url: str, open_ledger: Opener) -> None:
@@ -398,7 +402,7 @@ async def test_others_in_doubt_may_be_of_another_queue(url: str, open_ledger: Op
     mine = await put(ours, entry(target_digest="target"))
     same_id = await put(theirs, entry(target_digest="target", owner="their life"))
 
-    assert await ours.others_in_doubt(mine) == [same_id]
+    assert await ours.search.others_in_doubt(mine) == [same_id]
 
 
 # --- forgetting
@@ -538,7 +542,138 @@ async def test_a_call_stays_known_when_another_takes_its_place(ledger: Ledger) -
     await ledger.earlier.remember_call(first)
     await put(ledger, replace(first, state="placing", call_id=None), first)
 
-    assert await ledger.known_calls(["c1", "c2"]) == {"c1": NOW}
+    assert await ledger.search.known_calls(["c1", "c2"]) == {"c1": NOW}
+
+
+# --- claims, cancellations and controls
+
+
+async def test_who_knows_the_controls_may_claim(ledger: Ledger) -> None:
+    controls = await ledger.controls.version()
+
+    claimed = await ledger.claim(entry(), None, controls)
+    assert claimed is not None
+    waiting = await put(ledger, replace(claimed, state="delayed"), claimed)
+
+    assert await ledger.claim(replace(waiting, state="placing"), waiting, controls) is not None
+
+
+BLOCK = Block("b1", "metadata", "campaign", "42", "wrong text", NOW, "ann")
+CHANGES: dict[str, Callable[[Ledger], Awaitable[object]]] = {
+    "pause": lambda ledger: ledger.controls.pause("wrong text", "ann"),
+    "resume": lambda ledger: ledger.controls.resume(),
+    "block": lambda ledger: ledger.controls.add_block(BLOCK),
+    "unblock": lambda ledger: ledger.controls.remove_block("b1"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+async def test_who_does_not_know_the_latest_controls_may_not_claim(
+    ledger: Ledger, change: Callable[[Ledger], Awaitable[object]]
+) -> None:
+    waiting = await put(ledger, entry("r-2", state="delayed"))
+    controls = await ledger.controls.version()
+
+    await change(ledger)
+
+    assert await ledger.claim(entry(), None, controls) is None
+    assert await ledger.claim(replace(waiting, state="placing"), waiting, controls) is None
+    assert await ledger.claim(entry(), None, (await ledger.controls.read()).version) is not None
+
+
+async def test_controls_are_shared_and_kept(url: str, open_ledger: Opener) -> None:
+    ours, theirs = await open_ledger(url), await open_ledger(url)
+    other_queue = await open_ledger(url, "reminders")
+
+    paused = await ours.controls.pause("wrong text", "ann")
+    assert await theirs.controls.pause("something else", "bob") == paused
+    await ours.controls.add_block(BLOCK)
+
+    known = await theirs.controls.read()
+    assert (known.pause, known.blocks) == (paused, (BLOCK,))
+    assert (await other_queue.controls.read()).pause is None
+    assert (await other_queue.controls.read()).blocks == ()
+
+    assert await theirs.controls.resume()
+    assert not await theirs.controls.resume()
+    assert await theirs.controls.remove_block("b1")
+    assert not await theirs.controls.remove_block("b1")
+    last = await ours.controls.read()
+    assert (last.pause, last.blocks) == (None, ())
+
+
+UNSEEN = entry("r-9", state="failed", reason="cancelled", body_digest="", cancelled_at=NOW + 1)
+
+
+async def test_what_is_taken_back_before_it_came_has_an_entry(ledger: Ledger) -> None:
+    assert await ledger.cancel(UNSEEN) == replace(UNSEEN, version=1)
+    assert (await ledger.cancel(replace(UNSEEN, cancelled_at=NOW + 2))).cancelled_at == NOW + 1
+
+    assert await ledger.claim(entry("r-9"), None, await ledger.controls.version()) is None
+
+
+async def test_what_is_taken_back_cannot_be_claimed(ledger: Ledger) -> None:
+    waiting = await put(ledger, entry("r-9", state="delayed"))
+
+    cancelled = await ledger.cancel(UNSEEN)
+
+    assert cancelled == replace(waiting, cancelled_at=NOW + 1)
+    claim = replace(waiting, state="placing")
+    assert await ledger.claim(claim, waiting, await ledger.controls.version()) is None
+
+
+async def test_a_cancellation_outlives_what_is_recorded_of_a_call_in_flight(
+    ledger: Ledger,
+) -> None:
+    claimed = await put(ledger, entry("r-9"))
+
+    await ledger.cancel(UNSEEN)
+    await put(ledger, replace(claimed, state="delayed"), claimed)
+
+    kept = await ledger.get("r-9")
+    assert kept is not None
+    assert (kept.state, kept.cancelled_at) == ("delayed", NOW + 1)
+
+
+async def test_a_claim_and_a_cancellation_at_the_same_moment(url: str, open_ledger: Opener) -> None:
+    """Either it is claimed, and the canceller sees so, or it cannot be claimed any more."""
+    ours, theirs = await open_ledger(url), await open_ledger(url)
+    controls = await ours.controls.version()
+    for n in range(30):
+        request_id = f"r-{n}"
+        waiting = await put(ours, entry(request_id, state="delayed")) if n % 2 else None
+        claim = entry(request_id) if waiting is None else replace(waiting, state="placing")
+        unseen = replace(UNSEEN, request_id=request_id)
+
+        claimed, cancelled = await asyncio.gather(
+            ours.claim(claim, waiting, controls), theirs.cancel(unseen)
+        )
+
+        assert (claimed is not None) == (cancelled.state == "placing")
+
+
+NUMBERS: dict[str, tuple[dict[str, Any], bool]] = {
+    "started": ({"state": "started"}, True),
+    "being dialled": ({"state": "placing"}, True),
+    "in doubt": ({"state": "delayed", "unsure_since": NOW}, True),
+    "refused": ({"state": "failed"}, False),
+    "waiting": ({"state": "delayed"}, False),
+    "yesterday": ({"state": "started", "claimed_at": NOW - 1}, False),
+    "another number": ({"state": "started", "number_digest": "another"}, False),
+    "itself, in doubt": ({"state": "delayed", "unsure_since": NOW, "request_id": "r-1"}, False),
+    "itself, started": ({"state": "started", "request_id": "r-1"}, True),
+}
+
+
+@pytest.mark.parametrize(("changes", "counts"), NUMBERS.values(), ids=NUMBERS)
+async def test_the_calls_a_number_has_had(
+    ledger: Ledger, changes: dict[str, Any], *, counts: bool
+) -> None:
+    mine = entry(number_digest="number")
+    known: dict[str, Any] = {"request_id": "r-2", "number_digest": "number", "claimed_at": NOW}
+    await put(ledger, replace(mine, **known | changes))
+
+    assert await ledger.search.calls_to_number(mine, NOW) == counts
 
 
 async def test_a_doubt_stays_known_when_a_replay_to_another_number_takes_its_place(
@@ -553,7 +688,7 @@ async def test_a_doubt_stays_known_when_a_replay_to_another_number_takes_its_pla
 
     assert await ledger.earlier.doubts_of("r-2") == [other]
     assert await ledger.earlier.doubts_of("r-1") == []
-    assert await ledger.others_in_doubt(mine) == [other]
+    assert await ledger.search.others_in_doubt(mine) == [other]
 
 
 async def test_an_earlier_doubt_counts_once_where_the_request_is_back_at_its_number(
@@ -563,7 +698,7 @@ async def test_an_earlier_doubt_counts_once_where_the_request_is_back_at_its_num
     other = await put(ledger, entry("r-2", target_digest="target", state="started", call_id="c1"))
     await ledger.earlier.remember_doubt(replace(other, unsure_since=NOW))
 
-    assert await ledger.others_in_doubt(mine) == []
+    assert await ledger.search.others_in_doubt(mine) == []
 
 
 async def test_what_was_written_is_there_after_a_restart(url: str, open_ledger: Opener) -> None:
@@ -583,12 +718,16 @@ CLOSED: dict[str, Callable[[Ledger], Awaitable[object]]] = {
     "get": lambda ledger: ledger.get("r-1"),
     "put": lambda ledger: ledger.put(entry(), None),
     "check_writable": lambda ledger: ledger.check_writable(),
-    "others_in_doubt": lambda ledger: ledger.others_in_doubt(entry()),
-    "known_calls": lambda ledger: ledger.known_calls(["c1"]),
+    "others_in_doubt": lambda ledger: ledger.search.others_in_doubt(entry()),
+    "known_calls": lambda ledger: ledger.search.known_calls(["c1"]),
     "doubts_of": lambda ledger: ledger.earlier.doubts_of("r-1"),
     "remember_doubt": lambda ledger: ledger.earlier.remember_doubt(entry()),
-    "recent_call_ids": lambda ledger: ledger.recent_call_ids(NOW, 1),
-    "oldest_failure": lambda ledger: ledger.oldest_failure(),
+    "claim": lambda ledger: ledger.claim(entry(), None, b""),
+    "cancel": lambda ledger: ledger.cancel(UNSEEN),
+    "controls": lambda ledger: ledger.controls.read(),
+    "pause": lambda ledger: ledger.controls.pause("wrong text", "ann"),
+    "recent_call_ids": lambda ledger: ledger.search.recent_call_ids(NOW, 1),
+    "oldest_failure": lambda ledger: ledger.search.oldest_failure(),
     "forget": lambda ledger: ledger.forget(entry()),
     "forget_closed": lambda ledger: ledger.forget_closed(NOW),
 }

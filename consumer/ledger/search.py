@@ -1,0 +1,81 @@
+"""Questions about many requests at once."""
+
+from collections.abc import Iterable
+
+from consumer import metrics
+from consumer.ledger.earlier import Earlier
+from consumer.ledger.entry import Entry
+from consumer.ledger.statements import SELECT, entry_of
+from consumer.ledger.store import Store, marks
+
+
+class Search:
+    """Each method raises `LedgerDown` where the store cannot be used."""
+
+    def __init__(self, store: Store, earlier: Earlier, queue: str) -> None:
+        self._store = store
+        self._earlier = earlier
+        self._queue = queue
+
+    async def calls_to_number(self, entry: Entry, since: float) -> int:
+        """Return how many calls the number of *entry* has had since a moment, of any queue's.
+
+        Those of *entry* itself count where they started: a person may want a second one.
+        """
+        with metrics.LEDGER.labels("calls_to_number").time():
+            rows = await self._store.fetch(
+                "SELECT count(*) FROM calls WHERE number_digest = $1 AND claimed_at >= $2"
+                " AND (state = 'started' OR ((state = 'placing' OR unsure_since IS NOT NULL)"
+                " AND NOT (queue = $3 AND request_id = $4)))",
+                entry.number_digest,
+                since,
+                self._queue,
+                entry.request_id,
+            )
+        return int(rows[0][0])
+
+    async def others_in_doubt(self, entry: Entry) -> list[Entry]:
+        """Return other requests to the same number and line that an unknown call may belong to."""
+        with metrics.LEDGER.labels("others_in_doubt").time():
+            rows = await self._store.fetch(
+                f"{SELECT} WHERE target_digest = $1 AND (unsure_since IS NOT NULL"
+                " OR state = 'placing' OR (state = 'started' AND call_id IS NULL))",
+                entry.target_digest,
+            )
+            found = [(row[0], entry_of(row[1:])) for row in rows]
+            found += await self._earlier.doubts_about(entry.target_digest)
+        mine = (self._queue, entry.request_id)
+        return [other for queue, other in found if (queue, other.request_id) != mine]
+
+    async def known_calls(self, call_ids: Iterable[str]) -> dict[str, float]:
+        """Return when those of *call_ids* were claimed that belong to a request of ours."""
+        wanted = list(call_ids)
+        if not wanted:
+            return {}
+        with metrics.LEDGER.labels("known_calls").time():
+            rows = await self._store.fetch(
+                f"SELECT call_id, claimed_at FROM calls WHERE call_id IN ({marks(wanted)})",  # noqa: S608
+                *wanted,
+            )
+            earlier = await self._earlier.calls(wanted)
+        return {row[0]: row[1] for row in rows} | earlier
+
+    async def recent_call_ids(self, before: float, limit: int) -> list[str]:
+        """Return the call ids of requests started before a moment, the newest first."""
+        with metrics.LEDGER.labels("recent_call_ids").time():
+            rows = await self._store.fetch(
+                "SELECT call_id FROM calls WHERE state = 'started' AND changed_at < $1"
+                " AND call_id IS NOT NULL ORDER BY changed_at DESC LIMIT $2",
+                before,
+                limit,
+            )
+        return [row[0] for row in rows]
+
+    async def oldest_failure(self) -> float:
+        """Return when the oldest request failed that was not replayed since, 0 if there is none."""
+        with metrics.LEDGER.labels("oldest_failure").time():
+            rows = await self._store.fetch(
+                "SELECT min(changed_at) FROM calls WHERE state = 'failed' AND queue = $1",
+                self._queue,
+            )
+        return float(rows[0][0] or 0.0)
