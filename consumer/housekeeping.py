@@ -19,18 +19,18 @@ from consumer.rabbitmq.connection import (
     link_losses,
     plain_channel,
 )
-from consumer.rabbitmq.lease import Lease, OtherLedger
-from consumer.rabbitmq.policies import Policies
-from consumer.rabbitmq.publisher import Publisher
-from consumer.rabbitmq.subscription import Subscription
-from consumer.rabbitmq.topology import (
-    Topology,
+from consumer.rabbitmq.declaration import (
     WrongTopology,
     bind_over,
     declare_evicted,
     declare_over,
     missing_from,
 )
+from consumer.rabbitmq.lease import Lease, OtherLedger
+from consumer.rabbitmq.policies import Policies
+from consumer.rabbitmq.publisher import Publisher
+from consumer.rabbitmq.subscription import Subscription
+from consumer.rabbitmq.topology import Topology
 
 WATCH_S = 1.0
 TEND_S = 5.0

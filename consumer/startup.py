@@ -9,8 +9,8 @@ import structlog
 
 from consumer.ledger import LedgerDown, WrongLedger
 from consumer.rabbitmq.connection import BrokerUnavailable, LoginRefused, link_losses
+from consumer.rabbitmq.declaration import WrongTopology
 from consumer.rabbitmq.lease import OtherLedger
-from consumer.rabbitmq.topology import WrongTopology
 
 RETRY_S = 1.0
 FIRST_SILENCE_S = 10.0

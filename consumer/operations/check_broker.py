@@ -13,7 +13,8 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
 from consumer.operations.finding import Finding, State
 from consumer.rabbitmq.connection import BrokerUnavailable, connect
-from consumer.rabbitmq.topology import Queue, Topology, WrongTopology, explained
+from consumer.rabbitmq.declaration import WrongTopology, explained
+from consumer.rabbitmq.topology import Queue, Topology
 from consumer.settings import Settings, WrongSettings
 
 OLDEST_BROKER = (3, 10)

@@ -26,7 +26,7 @@ from consumer.rabbitmq.connection import (
     connect,
     link_losses,
 )
-from consumer.rabbitmq.topology import WrongTopology, explained
+from consumer.rabbitmq.declaration import WrongTopology, explained
 
 SILENCE_S = 10.0
 """Messages that do not come within this are in somebody else's hands."""

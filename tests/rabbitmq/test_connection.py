@@ -25,7 +25,8 @@ from consumer.rabbitmq.connection import (
     link_losses,
     why_lost,
 )
-from consumer.rabbitmq.topology import WrongTopology, build_topology, declare
+from consumer.rabbitmq.declaration import WrongTopology, declare
+from consumer.rabbitmq.topology import build_topology
 from tests.certificates import Authority
 from tests.links import linked
 
