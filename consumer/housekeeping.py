@@ -13,12 +13,7 @@ from consumer import metrics
 from consumer.bitrix24.portal import Portal
 from consumer.errors import OperatorError
 from consumer.ledger import Ledger, LedgerDown
-from consumer.rabbitmq.connection import (
-    BrokerUnavailable,
-    connect,
-    link_losses,
-    plain_channel,
-)
+from consumer.rabbitmq.connection import connect, plain_channel
 from consumer.rabbitmq.declaration import (
     WrongTopology,
     bind_over,
@@ -27,6 +22,7 @@ from consumer.rabbitmq.declaration import (
     missing_from,
 )
 from consumer.rabbitmq.lease import Lease, OtherLedger
+from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
 from consumer.rabbitmq.policies import Policies
 from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.subscription import Subscription

@@ -18,15 +18,9 @@ from pamqp.commands import Queue
 from yarl import URL
 
 from consumer.errors import OperatorError
-from consumer.rabbitmq.connection import (
-    LINK_BROKE,
-    BrokerUnavailable,
-    ConnectionLost,
-    address_of,
-    connect,
-    link_losses,
-)
+from consumer.rabbitmq.connection import address_of, connect
 from consumer.rabbitmq.declaration import WrongTopology, explained
+from consumer.rabbitmq.losses import LINK_BROKE, BrokerUnavailable, ConnectionLost, link_losses
 
 SILENCE_S = 10.0
 """Messages that do not come within this are in somebody else's hands."""

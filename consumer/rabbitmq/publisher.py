@@ -17,7 +17,7 @@ from pamqp import commands
 from consumer import metrics
 from consumer.errors import OperatorError
 from consumer.rabbitmq.confirming_link import ConfirmingLink
-from consumer.rabbitmq.connection import BrokerUnavailable, link_losses
+from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
 from consumer.rabbitmq.outgoing import Outgoing, build_message
 
 DEADLINE_S = 5.0

@@ -16,7 +16,7 @@ from consumer.messages import REQUESTED, read_moment
 from consumer.operations.dead_letter import Choice, DeadLetter, Groups, masked
 from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
 from consumer.rabbitmq.browser import DeliveriesReturned, QueueBusy, browse
-from consumer.rabbitmq.connection import BrokerUnavailable
+from consumer.rabbitmq.losses import BrokerUnavailable
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal
 from tests.commands import Command
