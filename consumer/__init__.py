@@ -39,9 +39,10 @@ The rooms, each for one thing outside, or one kind of work:
 
     bitrix24/       errors, responses, call_history, portal, transport: all that is known of
                     Bitrix24
-    rabbitmq/       subscription, connection, refusals, losses, topology, declaration, outgoing,
-                    publisher, last_tries, confirming_link, browser, queue_counts, unread, lease,
-                    policies: all that is known of RabbitMQ and FastStream
+    rabbitmq/       subscription, connection, refusals, losses, topology, declaration,
+                    topology_upkeep, outgoing, publisher, last_tries, confirming_link, browser,
+                    queue_counts, unread, lease, policies: all that is known of RabbitMQ and
+                    FastStream
     ledger/         entry, ledger, earlier, about, store, sqlite, postgres, ages, beginning,
                     recovery: what was done for which request
     limits/         rate_limiter, circuit_breaker: how fast to call, and when not at all
