@@ -19,8 +19,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from consumer.sandbox.answers import Page, Reset, Silence
-from consumer.sandbox.portal import Json, SandboxPortal, Tally
+from consumer.sandbox.portal import SandboxPortal, Tally
+from consumer.sandbox.replies import Json, Page, Reset, Silence
 from consumer.sandbox.request import RestRequest
 
 if TYPE_CHECKING:

@@ -7,24 +7,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta, timezone
-from typing import Literal
 from uuid import uuid4
 
-from consumer.sandbox.answers import (
-    ANSWERS,
-    INFOCALL,
-    METHOD_STAGES,
-    NUMBERS,
-    Answer,
-    Error,
-    Page,
-    Reset,
-    Result,
-    Silence,
-    Stage,
-)
+from consumer.sandbox.answers import ANSWERS, INFOCALL, METHOD_STAGES, Answer, Stage
 from consumer.sandbox.history import Calendar, Call, statistic
 from consumer.sandbox.limits import LeakyBucket, OperatingTime
+from consumer.sandbox.numbers import NUMBERS
+from consumer.sandbox.replies import Error, Json, Reply, Result
 from consumer.sandbox.request import RestRequest
 from consumer.sandbox.rules import (
     Rule,
@@ -55,18 +44,6 @@ VOICES = {
     "euritalianfemale": "Italian: female",
     "eurspanishfemale": "Spanish: female",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Json:
-    """An answer in JSON, still to be written; *damage* as in `Result`."""
-
-    status: int
-    payload: Mapping[str, object]
-    damage: Literal["truncated", "cut"] | None = None
-
-
-Reply = Json | Page | Reset | Silence
 
 
 @dataclass
