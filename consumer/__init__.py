@@ -50,8 +50,8 @@ The rooms, each for one thing outside, or one kind of work:
                     check_ledger, check_portal, finding, upstream: what the commands do
     cli/            main, run, upstream, dead_letters, replay, discard, plan, ids, console: the
                     commands
-    sandbox/        app, portal, rules, answers, replies, numbers, history, limits, methods,
-                    request, switches: a stand-in portal
+    sandbox/        app, control, parameters, portal, rules, answers, replies, numbers, history,
+                    limits, methods, request, switches: a stand-in portal
     demo/           tour, requests, account, environment, broker, private_node, login, signals,
                     installer: the demo and its throwaway broker
 
