@@ -37,8 +37,8 @@ The modules at the top, in reading order:
 
 The rooms, each for one thing outside, or one kind of work:
 
-    bitrix24/       errors, responses, call_history, portal, transport: all that is known of
-                    Bitrix24
+    bitrix24/       errors, lookup, known_words, responses, call_history, portal, transport: all
+                    that is known of Bitrix24
     rabbitmq/       subscription, connection, refusals, losses, topology, declaration,
                     topology_upkeep, outgoing, publisher, last_tries, confirming_link, browser,
                     queue_counts, unread, lease, policies: all that is known of RabbitMQ and

@@ -10,7 +10,7 @@ from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
 
-from consumer.bitrix24.errors import advice_for
+from consumer.bitrix24.lookup import advice_for
 from consumer.messages import (
     MAX_BODY_BYTES,
     read_json,
