@@ -25,7 +25,8 @@ The modules at the top, in reading order:
     probe           a harmless question to the portal, while the worker is paused
     recorder        what a step came to: written to the ledger, then published
     announcer       which messages belong to which state (pure)
-    settings        all settings, read once
+    settings        all settings, their defaults, and what they may be
+    environment     reads the settings, once: variables, .env, files
     addresses       the addresses among the settings
     log             structured logs, without secrets
     masking         hides secrets, numbers and texts
