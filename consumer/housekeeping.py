@@ -171,7 +171,7 @@ class Housekeeping:
 
     async def _tend_topology(self) -> None:
         try:
-            await self._upkeep.look()
+            await self._upkeep.tend()
         except WrongTopology as error:
             self._pause_for("topology", str(error))
         else:

@@ -50,7 +50,7 @@ class TopologyUpkeep:
         self._declares = declares
         self._gone: set[str] = set()
 
-    async def look(self) -> None:
+    async def tend(self) -> None:
         """See that everything is there.
 
         Raises:
