@@ -12,6 +12,7 @@ The modules at the top, in reading order:
     housekeeping    what runs beside the calls: watchdog, queue depths, retention
     readiness       how the parts are, in words, and whether the worker is ready
     messages        the contract in: requests
+    formats         how times, numbers and ids are written
     events          the contract out: call.started and call.failed
     delivery        a received message, read once
     worker          one task for each request id; the acknowledgement

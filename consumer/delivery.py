@@ -9,16 +9,8 @@ from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
 
-from consumer.messages import (
-    CallRequested,
-    Defaults,
-    Invalid,
-    read_json,
-    read_moment,
-    read_request,
-    readable_id,
-    rfc3339,
-)
+from consumer.formats import read_moment, rfc3339
+from consumer.messages import CallRequested, Defaults, Invalid, read_json, read_request, readable_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

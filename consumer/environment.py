@@ -13,9 +13,7 @@ from io import StringIO
 from pathlib import Path
 
 from dotenv import dotenv_values
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from consumer.settings import GO_TOGETHER, PREFIX, Secret, Settings, WrongSettings, not_set
 

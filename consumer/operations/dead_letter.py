@@ -11,12 +11,8 @@ from typing import Any
 from aio_pika.abc import AbstractIncomingMessage
 
 from consumer.bitrix24.lookup import advice_for
-from consumer.messages import (
-    MAX_BODY_BYTES,
-    read_json,
-    read_moment,
-    readable_id,
-)
+from consumer.formats import read_moment
+from consumer.messages import MAX_BODY_BYTES, read_json, readable_id
 from consumer.operations.deaths import DEATHS, id_of, own_headers
 
 ADVICE = {
