@@ -11,8 +11,6 @@ The modules at the top, in reading order:
     shutdown        the steps of a stop, each with a limit
     housekeeping    what runs beside the calls: watchdog, queue depths, retention
     readiness       how the parts are, in words, and whether the worker is ready
-    messages        the contract in: requests
-    formats         how times, numbers and ids are written
     events          the contract out: call.started and call.failed
     delivery        a received message, read once
     worker          one task for each request id; the acknowledgement
@@ -39,6 +37,7 @@ The modules at the top, in reading order:
 
 The rooms, each for one thing outside, or one kind of work:
 
+    messages/       requests, formats: the contract in, and how its fields are written
     bitrix24/       errors, lookup, known_words, responses, call_history, portal, transport: all
                     that is known of Bitrix24
     rabbitmq/       subscription, connection, refusals, losses, topology, declaration,

@@ -19,9 +19,8 @@ from consumer.events import (
     invalid_event_id,
     to_json,
 )
-from consumer.formats import rfc3339
 from consumer.ledger import Entry
-from consumer.messages import Invalid
+from consumer.messages import Invalid, rfc3339
 from consumer.rabbitmq.outgoing import Outgoing
 from consumer.rabbitmq.topology import Topology
 

@@ -9,8 +9,16 @@ from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
 
-from consumer.formats import read_moment, rfc3339
-from consumer.messages import CallRequested, Defaults, Invalid, read_json, read_request, readable_id
+from consumer.messages import (
+    CallRequested,
+    Defaults,
+    Invalid,
+    read_json,
+    read_moment,
+    read_request,
+    readable_id,
+    rfc3339,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

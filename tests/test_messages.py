@@ -23,7 +23,6 @@ from consumer.events import (
     invalid_event_id,
     to_json,
 )
-from consumer.formats import rfc3339
 from consumer.messages import (
     MAX_BODY_BYTES,
     CallRequested,
@@ -31,6 +30,7 @@ from consumer.messages import (
     Invalid,
     read_body,
     readable_id,
+    rfc3339,
 )
 
 NUMBER = "+4915112345678"

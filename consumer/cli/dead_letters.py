@@ -11,9 +11,8 @@ import structlog
 
 from consumer.cli.console import print_table, run, settings_or_exit
 from consumer.cli.ids import Chooser, NamesIds, choice_of
-from consumer.formats import read_moment, rfc3339
 from consumer.ledger import Entry, Ledger, LedgerDown
-from consumer.messages import Reason
+from consumer.messages import Reason, read_moment, rfc3339
 from consumer.operations.dead_letter import Choice, DeadLetter, Groups, masked
 from consumer.operations.dead_letters import NoSuchDeadLetter, look
 from consumer.output import ids_of, say, shown_id

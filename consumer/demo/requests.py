@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from consumer.formats import rfc3339
+from consumer.messages import rfc3339
 
 MISSING_LINE = "reg404"
 

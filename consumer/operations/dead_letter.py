@@ -11,8 +11,7 @@ from typing import Any
 from aio_pika.abc import AbstractIncomingMessage
 
 from consumer.bitrix24.lookup import advice_for
-from consumer.formats import read_moment
-from consumer.messages import MAX_BODY_BYTES, read_json, readable_id
+from consumer.messages import MAX_BODY_BYTES, read_json, read_moment, readable_id
 from consumer.operations.deaths import DEATHS, id_of, own_headers
 
 ADVICE = {

@@ -9,8 +9,7 @@ from typing import Any
 from aio_pika.abc import AbstractIncomingMessage
 
 from consumer.delivery import came_from_upstream, deaths, read_headers
-from consumer.formats import rfc3339
-from consumer.messages import Defaults, Invalid, read_json, read_request
+from consumer.messages import Defaults, Invalid, read_json, read_request, rfc3339
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from consumer.cli.main import main
-from consumer.formats import read_moment
-from consumer.messages import REQUESTED
+from consumer.messages import REQUESTED, read_moment
 from consumer.operations.dead_letter import Choice, DeadLetter, Groups, masked
 from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
 from consumer.rabbitmq.browser import DeliveriesReturned, QueueBusy, browse

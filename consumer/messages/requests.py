@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from consumer.formats import NUMBER, REQUEST_ID, UNSEEN, Moment, mismatch
+from consumer.messages.formats import NUMBER, REQUEST_ID, UNSEEN, Moment, mismatch
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_DEPTH = 100
