@@ -76,16 +76,8 @@ def set_up(
     """
     stream = stream or sys.stdout
     handler = _Lines(stream, needed=needed)
+    handler.setFormatter(_formatter(stream, _mask(secrets)))
     handler.setLevel(level.upper())
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*SHARED, _name_library],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_render(stream, _mask(secrets)),
-            ],
-        )
-    )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
@@ -144,6 +136,16 @@ SHARED: tuple[Processor, ...] = (
     _without_message,
 )
 """What every event goes through, ours and the libraries'."""
+
+
+def _formatter(stream: TextIO, mask: Clean) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*SHARED, _name_library],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *_render(stream, mask),
+        ],
+    )
 
 
 def _render(stream: TextIO, mask: Clean) -> list[Processor]:
