@@ -197,8 +197,10 @@ async def test_an_edited_replay_goes_with_the_new_value(
 
 
 async def test_two_operators_at_once_dial_each_request_once(
-    bench: Bench, portal: SandboxPortal
+    bench: Bench, portal: SandboxPortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("consumer.rabbitmq.browser.SILENCE_S", 1.0)
+    monkeypatch.setattr("consumer.rabbitmq.browser.PUT_BACK_S", 1.0)
     portal.patch({"trouble": "bad number"})
     ids = await fail(bench, *(["+12025550100"] * 20))
     portal.patch({"trouble": None})
