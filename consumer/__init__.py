@@ -11,7 +11,6 @@ The modules at the top, in reading order:
     shutdown        the steps of a stop, each with a limit
     housekeeping    what runs beside the calls: watchdog, queue depths, retention
     readiness       how the parts are, in words, and whether the worker is ready
-    messages        the contract in: requests
     blocks          which requests an operator wants nobody to be phoned for
     events          the contract out: call.started and call.failed
     delivery        a received message, read once
@@ -26,7 +25,8 @@ The modules at the top, in reading order:
     probe           a harmless question to the portal, while the worker is paused
     recorder        what a step came to: written to the ledger, then published
     announcer       which messages belong to which state (pure)
-    settings        all settings, read once
+    settings        all settings, their defaults, and what they may be
+    environment     reads the settings, once: variables, .env, files
     addresses       the addresses among the settings
     log             structured logs, without secrets
     masking         hides secrets, numbers and texts
@@ -38,10 +38,13 @@ The modules at the top, in reading order:
 
 The rooms, each for one thing outside, or one kind of work:
 
-    bitrix24/       errors, responses, call_history, portal, transport: all that is known of
-                    Bitrix24
-    rabbitmq/       subscription, connection, topology, outgoing, publisher, confirming_link,
-                    browser, lease, policies: all that is known of RabbitMQ and FastStream
+    messages/       requests, formats: the contract in, and how its fields are written
+    bitrix24/       errors, lookup, known_words, responses, call_history, portal, transport: all
+                    that is known of Bitrix24
+    rabbitmq/       subscription, connection, refusals, losses, topology, declaration,
+                    topology_upkeep, outgoing, publisher, last_tries, confirming_link, browser,
+                    queue_counts, unread, lease, policies: all that is known of RabbitMQ and
+                    FastStream
     ledger/         entry, ledger, statements, search, earlier, controls, about, store, sqlite,
                     postgres, ages, beginning, recovery: what was done for which request
     limits/         rate_limiter, circuit_breaker: how fast to call, and when not at all
@@ -49,8 +52,8 @@ The rooms, each for one thing outside, or one kind of work:
                     check_ledger, check_portal, finding, upstream: what the commands do
     cli/            main, run, upstream, dead_letters, replay, discard, plan, ids, console: the
                     commands
-    sandbox/        app, portal, rules, answers, history, limits, request, switches: a stand-in
-                    portal
+    sandbox/        app, control, parameters, portal, rules, answers, replies, numbers, history,
+                    limits, methods, request, switches: a stand-in portal
     demo/           tour, requests, account, environment, broker, private_node, login, signals,
                     installer: the demo and its throwaway broker
 

@@ -22,12 +22,13 @@ from consumer.limits.rate_limiter import RateLimiter
 from consumer.operations.evictions import Evictions
 from consumer.probe import Probe
 from consumer.processor import Processor, Rules
-from consumer.rabbitmq.connection import BrokerUnavailable, link_losses
+from consumer.rabbitmq.declaration import declare, explained
 from consumer.rabbitmq.lease import Lease
+from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
 from consumer.rabbitmq.policies import Policies
 from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.subscription import Subscription
-from consumer.rabbitmq.topology import declare, explained, topology_of
+from consumer.rabbitmq.topology import topology_of
 from consumer.readiness import Readiness
 from consumer.reconciler import Reconciler
 from consumer.recorder import Recorder

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from consumer import metrics
-from consumer.bitrix24.errors import code_label
+from consumer.bitrix24.known_words import code_label
 from consumer.bitrix24.portal import Portal
 from consumer.decision import (
     Decision,

@@ -13,24 +13,16 @@ from consumer import metrics
 from consumer.bitrix24.portal import Portal
 from consumer.errors import OperatorError
 from consumer.ledger import Ledger, LedgerDown
-from consumer.rabbitmq.connection import (
-    BrokerUnavailable,
-    connect,
-    link_losses,
-    plain_channel,
+from consumer.rabbitmq.declaration import (
+    WrongTopology,
 )
 from consumer.rabbitmq.lease import Lease, OtherLedger
+from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
 from consumer.rabbitmq.policies import Policies
 from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.subscription import Subscription
-from consumer.rabbitmq.topology import (
-    Topology,
-    WrongTopology,
-    bind_over,
-    declare_evicted,
-    declare_over,
-    missing_from,
-)
+from consumer.rabbitmq.topology import Topology
+from consumer.rabbitmq.topology_upkeep import TopologyUpkeep
 
 WATCH_S = 1.0
 TEND_S = 5.0
@@ -106,20 +98,24 @@ class Housekeeping:
         declares: bool,
         retention_days: int,
     ) -> None:
-        self._url = url
         self._subscription = subscription
         self._publisher = publisher
         self._ledger = ledger
         self._portal = portal
         self._topology = topology
         self._lease = lease
-        self._policies = policies
         self._connection = connection
+        self._upkeep = TopologyUpkeep(
+            url,
+            topology,
+            subscription=subscription,
+            policies=policies,
+            connection=connection,
+            declares=declares,
+        )
         self._is_idle = is_idle
-        self._declares = declares
         self._retention_days = retention_days
         self._starved = False
-        self._gone: set[str] = set()
         self.troubles: dict[str, str] = {}
         """What keeps us from taking messages, in words, by the reason for the pause."""
 
@@ -174,23 +170,8 @@ class Housekeeping:
             await asyncio.sleep(WATCH_S)
 
     async def _tend_topology(self) -> None:
-        connection = self._connection() if self._subscription.consuming else None
-        if connection is not None:
-            await self._see_topology(connection)
-            return
-        # The connection that we consume over does not come back while its queue is missing.
-        async with await connect(self._url, "topology") as connection:
-            await self._see_topology(connection)
-
-    async def _see_topology(self, connection: AbstractConnection) -> None:
-        missing = await missing_from(connection, self._topology)
-        self._see_expired(missing)
         try:
-            if missing:
-                await self._declare(connection, missing)
-            elif self._declares:
-                await bind_over(connection, self._topology)
-                await declare_evicted(connection, self._topology)
+            await self._upkeep.tend()
         except WrongTopology as error:
             self._pause_for("topology", str(error))
         else:
@@ -206,25 +187,6 @@ class Housekeeping:
             self._pause_for("lease", str(error))
         else:
             self._resume_after("lease")
-
-    def _see_expired(self, missing: list[str]) -> None:
-        """Say once that a queue is gone: a person deleted it, or a policy let it expire."""
-        gone = {item.removeprefix("queue ") for item in missing if item.startswith("queue ")}
-        for queue in sorted(gone - self._gone):
-            self._policies.seen("expires", queue)
-        self._gone = gone
-
-    async def _declare(self, connection: AbstractConnection, missing: list[str]) -> None:
-        if not self._declares:
-            verb, them = ("is", "it") if len(missing) == 1 else ("are", "them")
-            text = f"{' and '.join(missing)} {verb} missing on the broker: declare {them}"
-            raise WrongTopology(text)
-        async with plain_channel(connection) as channel:
-            await declare_over(channel, self._topology)
-        log.warning("topology.declared", was_missing=missing)
-        if self._subscription.consuming and f"queue {self._topology.requests.name}" in missing:
-            # RabbitMQ 3.10 does not tell a consumer of so short an absence.
-            self._subscription.renew()
 
     def _pause_for(self, reason: str, trouble: str) -> None:
         if self.troubles.get(reason) != trouble:

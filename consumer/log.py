@@ -75,33 +75,9 @@ def set_up(
         needed: Whether to raise `OutputFailed` for a line that cannot be written.
     """
     stream = stream or sys.stdout
-    mask = _mask(secrets)
-    render: list[Processor] = (
-        [_cleaned(lambda text: escaped(mask(text))), _console(stream)]
-        if stream.isatty()
-        else [
-            _cleaned(mask),
-            structlog.processors.JSONRenderer(ensure_ascii=False, default=repr),
-            lambda _, __, line: escaped(str(line)),
-        ]
-    )
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _without_message,
-    ]
     handler = _Lines(stream, needed=needed)
+    handler.setFormatter(_formatter(stream, _mask(secrets)))
     handler.setLevel(level.upper())
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, _name_library],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *render,
-            ],
-        )
-    )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
@@ -110,7 +86,7 @@ def set_up(
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *shared,
+            *SHARED,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -153,8 +129,35 @@ def _without_message(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
-def _console(stream: TextIO) -> Processor:
-    return structlog.dev.ConsoleRenderer(colors=has_colours(stream))
+SHARED: tuple[Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    _without_message,
+)
+"""What every event goes through, ours and the libraries'."""
+
+
+def _formatter(stream: TextIO, mask: Clean) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*SHARED, _name_library],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *_render(stream, mask),
+        ],
+    )
+
+
+def _render(stream: TextIO, mask: Clean) -> list[Processor]:
+    """Return what makes a line of an event: for a person at a terminal, else JSON."""
+    if stream.isatty():
+        console = structlog.dev.ConsoleRenderer(colors=has_colours(stream))
+        return [_cleaned(lambda text: escaped(mask(text))), console]
+    return [
+        _cleaned(mask),
+        structlog.processors.JSONRenderer(ensure_ascii=False, default=repr),
+        lambda _, __, line: escaped(str(line)),
+    ]
 
 
 def _mask(secrets: Sequence[str]) -> Clean:

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from consumer.ledger import LedgerDown, WrongLedger
-from consumer.rabbitmq.connection import BrokerUnavailable, LoginRefused, link_losses
+from consumer.rabbitmq.declaration import WrongTopology
 from consumer.rabbitmq.lease import OtherLedger
-from consumer.rabbitmq.topology import WrongTopology
+from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
+from consumer.rabbitmq.refusals import LoginRefused
 
 RETRY_S = 1.0
 FIRST_SILENCE_S = 10.0

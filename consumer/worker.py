@@ -16,7 +16,7 @@ from consumer.limits.circuit_breaker import Call, CircuitBreaker
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import Defaults
 from consumer.processor import Processor
-from consumer.rabbitmq.connection import ConnectionLost, link_losses
+from consumer.rabbitmq.losses import ConnectionLost, link_losses
 from consumer.rabbitmq.subscription import Message
 
 REMEMBERED = 1000

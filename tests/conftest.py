@@ -22,7 +22,8 @@ from yarl import URL
 from consumer.demo import broker as devbroker
 from consumer.ledger import Ledger
 from consumer.messages import FAILED, STARTED
-from consumer.rabbitmq.topology import declare, topology_of
+from consumer.rabbitmq.declaration import declare
+from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal, Switches, create_app
 from tests.commands import Command
 from tests.links import Link, linked

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from consumer import housekeeping, metrics
 from consumer.app import App
-from consumer.bitrix24.errors import code_label
+from consumer.bitrix24.known_words import code_label
 from consumer.health import EVERYWHERE, LOOPBACK, listen
 from consumer.housekeeping import NoConsumer
 from consumer.messages import STARTED

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from consumer.housekeeping import NoConsumer, keep_running
 from consumer.messages import REQUESTED
-from consumer.rabbitmq.topology import declare
+from consumer.rabbitmq.declaration import declare
 
 if TYPE_CHECKING:
     from tests.links import Link

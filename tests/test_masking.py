@@ -2,7 +2,8 @@
 
 import pytest
 
-from consumer.bitrix24.errors import KNOWN_ERRORS, KnownError, advice_for
+from consumer.bitrix24.errors import KNOWN_ERRORS, KnownError
+from consumer.bitrix24.lookup import advice_for
 from consumer.bitrix24.portal import _redact, _secret_parts
 from consumer.masking import masked
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from consumer.settings import Settings, WrongSettings, read_settings, service_variables
+from consumer.environment import read_settings, service_variables
+from consumer.settings import Settings, WrongSettings
 
 BROKER = "amqp://calls:hush-hush@rabbit:5672/vhost"
 PORTAL = "https://portal.example/rest/1/s3cr3t-webhook/"

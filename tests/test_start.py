@@ -14,7 +14,7 @@ from yarl import URL
 
 from consumer.app import App
 from consumer.ledger import LedgerDown, WrongLedger
-from consumer.rabbitmq.connection import BrokerUnavailable, ConnectionLost
+from consumer.rabbitmq.losses import BrokerUnavailable, ConnectionLost
 from consumer.startup import Startup
 from tests.links import linked
 

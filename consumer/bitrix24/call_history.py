@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from consumer.bitrix24.errors import is_transient
+from consumer.bitrix24.lookup import is_transient
 from consumer.bitrix24.responses import error_of
 from consumer.reconciliation import LookUpFailed, NoHistory
 

@@ -1,7 +1,5 @@
 """The errors that Bitrix24 is known to answer with: what each means, and what to do about it."""
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,15 +42,7 @@ _NEW_WEBHOOK = (
 _PLAN = "Renew the portal's plan or its Market subscription."
 _REPORT = "The portal itself failed: see the call history; ask Bitrix24 support if it lasts."
 _BUG = "Report it: the worker should not meet this answer."
-_WAIT = "Nothing: it is tried again by itself."
-_IN_FRONT = (
-    "See who answers at CALLS_BITRIX24_URL: a proxy, a firewall or another site in front of it."
-)
-_UNKNOWN: Mapping[Meaning, str] = {
-    "refused": "See the description, and the webhook's rights in the portal; fix that, replay.",
-    "unavailable": _WAIT,
-    "unsure": "See in the call history whether it rang before you replay.",
-}
+WAIT = "Nothing: it is tried again by itself."
 
 # Facts beyond the vendor's pages come from reading its product and its SDKs.
 KNOWN_ERRORS: tuple[KnownError, ...] = (
@@ -116,7 +106,7 @@ KNOWN_ERRORS: tuple[KnownError, ...] = (
         METHOD_PAGE,
     ),
     KnownError(
-        "QUERY_LIMIT_EXCEEDED", "Too many requests", "unavailable", "rate", _WAIT, METHOD_PAGE
+        "QUERY_LIMIT_EXCEEDED", "Too many requests", "unavailable", "rate", WAIT, METHOD_PAGE
     ),
     KnownError(
         "ERROR_BATCH_METHOD_NOT_ALLOWED",
@@ -214,7 +204,7 @@ KNOWN_ERRORS: tuple[KnownError, ...] = (
         "Method is blocked due to operation time limit",
         "unavailable",
         "rate",
-        _WAIT,
+        WAIT,
         LIMITS_PAGE,
     ),
     KnownError(
@@ -222,7 +212,7 @@ KNOWN_ERRORS: tuple[KnownError, ...] = (
         "Error connecting to authorization server",
         "unavailable",
         "request",
-        _WAIT,
+        WAIT,
     ),
     KnownError(
         "invalid_token", "Unable to get application by token", "refused", "portal", _NEW_WEBHOOK
@@ -270,68 +260,6 @@ KNOWN_ERRORS: tuple[KnownError, ...] = (
     KnownError("WRONG_ENCODING", "Wrong request encoding", "unsure", "request", _REPORT),
 )
 
-NO_CODE = "no error code"
-IS_URL_RIGHT = f"{NO_CODE}: is CALLS_BITRIX24_URL right?"
-SAYS_NO = "the portal did not start the call"
-UNDOCUMENTED = "the answer is not as documented"
-MOVED = "the portal moved"
-UNREACHABLE = "the portal could not be reached"
-ANSWER_LOST = "the answer was lost"
-KNOWN_WORDS = frozenset(
-    {word for row in KNOWN_ERRORS for word in (row.code, row.description)}
-    | {IS_URL_RIGHT, NO_CODE, SAYS_NO, UNDOCUMENTED, MOVED, UNREACHABLE, ANSWER_LOST}
-)
-"""What a code or a description may begin with that quotes no request: the vendor's, and ours."""
 
 REPORTED_FAILURES = {"INTERNAL_SERVER_ERROR", "ERROR_UNEXPECTED_ANSWER"}
 """Codes by which the portal says that it failed: tried again though no history tells."""
-
-_OURS = re.compile(r"HTTP_\d{3}|(CONNECT|READ|WRITE|REMOTE|LOCAL|PROXY)[A-Z_]{1,30}|TIMEOUT_ERROR")
-_KNOWN_CODES = {row.code.upper() for row in KNOWN_ERRORS} | {
-    "RESULT_FALSE",
-    "UNREADABLE_ANSWER",
-    "WORKER_ERROR",
-}
-
-
-def code_label(code: str) -> str:
-    """Return *code* if it is one that we know, else ``other``: a metric must not grow for ever."""
-    upper = code.upper()
-    return upper if upper in _KNOWN_CODES or _OURS.fullmatch(upper) else "other"
-
-
-def errors_of(code: str) -> list[KnownError]:
-    """Return the rows of a code, compared case-insensitively."""
-    return [row for row in KNOWN_ERRORS if row.code.upper() == code.upper()]
-
-
-def advice_for(code: str, description: str, outcome: Meaning = "refused") -> str:
-    """Return what a person should do about an answer.
-
-    Args:
-        code: Its error code, or ours where it had none (``HTTP_407``).
-        description: Its description.
-        outcome: What it meant for the call: that decides where no table knows the code.
-    """
-    rows = errors_of(code)
-    begins = [row for row in rows if begins_as(description, row)]
-    if begins:
-        return begins[0].advice
-    if rows and code.upper() != "ERROR_CORE":
-        return rows[0].advice
-    if outcome == "refused" and code.upper().startswith("HTTP_"):
-        return _IN_FRONT
-    return _UNKNOWN[outcome]
-
-
-def is_transient(code: str) -> bool:
-    """Tell whether a code means that the method did not run, and may run later."""
-    return any(
-        row.code.upper() == code.upper() and row.outcome == "unavailable" for row in KNOWN_ERRORS
-    )
-
-
-def begins_as(description: str, row: KnownError) -> bool:
-    """Compare texts as the portal varies them: in case, and ``REST (API)`` for ``REST API``."""
-    plain = description.lower().replace("(", "").replace(")", "")
-    return plain.startswith(row.description.lower())

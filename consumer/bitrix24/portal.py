@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from consumer.bitrix24.call_history import Page, read_page
-from consumer.bitrix24.errors import ANSWER_LOST, KNOWN_WORDS, UNREACHABLE
+from consumer.bitrix24.known_words import ANSWER_LOST, KNOWN_WORDS, UNREACHABLE
 from consumer.bitrix24.responses import Usage, read_clock, read_response, read_usage
 from consumer.bitrix24.transport import AiohttpTransport, proxy_to
 from consumer.decision import Failure, Outcome, Placed, Unavailable, Unsure

@@ -9,16 +9,9 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from consumer.bitrix24.errors import (
-    IS_URL_RIGHT,
-    MOVED,
-    NO_CODE,
-    SAYS_NO,
-    UNDOCUMENTED,
-    KnownError,
-    begins_as,
-    errors_of,
-)
+from consumer.bitrix24.errors import KnownError
+from consumer.bitrix24.known_words import IS_URL_RIGHT, MOVED, NO_CODE, SAYS_NO, UNDOCUMENTED
+from consumer.bitrix24.lookup import begins_as, errors_of
 from consumer.decision import Failure, Outcome, Placed, Refused, Unavailable, Unsure
 
 LONGEST_DESCRIPTION = 10_000

@@ -13,9 +13,10 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import click
 
 from consumer import output
+from consumer.environment import read_settings
 from consumer.errors import OperatorError
 from consumer.output import OutputFailed, escaped, say
-from consumer.settings import Secret, Settings, WrongSettings, read_settings
+from consumer.settings import Secret, Settings, WrongSettings
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -10,7 +10,7 @@ import click
 import uvicorn
 
 from consumer import log
-from consumer.bitrix24.errors import advice_for
+from consumer.bitrix24.lookup import advice_for
 from consumer.bitrix24.portal import LINES, VOICES, Portal, read_names
 from consumer.bitrix24.responses import error_of
 from consumer.cli.console import Failed, Program, settings_or_exit

@@ -30,7 +30,8 @@ from consumer.messages import CallRequested
 from consumer.operations.dead_letter import DeadLetter, Groups
 from consumer.operations.dead_letters import Replay, send_back
 from consumer.output import is_terminal, say, shown_id
-from consumer.rabbitmq.connection import BrokerUnavailable, connect, link_losses
+from consumer.rabbitmq.connection import connect
+from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
 from consumer.rabbitmq.topology import topology_of
 from consumer.settings import Settings
 

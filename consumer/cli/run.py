@@ -9,7 +9,8 @@ from threading import Timer
 import structlog
 
 from consumer.app import App
-from consumer.settings import Settings, service_variables
+from consumer.environment import service_variables
+from consumer.settings import Settings
 from consumer.shutdown import LAST_S
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

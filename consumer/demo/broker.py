@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from consumer import output
 from consumer.demo.login import wait_for_login
 from consumer.demo.private_node import START_WITHIN_S, PrivateNode, find_server
-from consumer.rabbitmq.connection import BrokerUnavailable
+from consumer.rabbitmq.losses import BrokerUnavailable
 
 __all__ = ["BrokerUnavailable", "PrivateNode", "find_server", "rabbitmq"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from consumer.rabbitmq.connection import BrokerUnavailable
+from consumer.rabbitmq.losses import BrokerUnavailable
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 INSTALL_WITHIN_S = 600.0

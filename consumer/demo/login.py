@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import aio_pika
 
-from consumer.rabbitmq.connection import BrokerUnavailable
+from consumer.rabbitmq.losses import BrokerUnavailable
 
 LOGIN_WITHIN_S = 5.0
 

@@ -14,7 +14,7 @@ from typing import Self
 
 from consumer.demo.login import wait_for_login
 from consumer.demo.signals import signals_held
-from consumer.rabbitmq.connection import BrokerUnavailable
+from consumer.rabbitmq.losses import BrokerUnavailable
 
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one in /usr/sbin changes to another user
 

@@ -12,8 +12,10 @@ from aio_pika.exceptions import DeliveryError
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
 from consumer.operations.finding import Finding, State
-from consumer.rabbitmq.connection import BrokerUnavailable, connect
-from consumer.rabbitmq.topology import Queue, Topology, WrongTopology, explained
+from consumer.rabbitmq.connection import connect
+from consumer.rabbitmq.declaration import WrongTopology, explained
+from consumer.rabbitmq.losses import BrokerUnavailable
+from consumer.rabbitmq.topology import Queue, Topology
 from consumer.settings import Settings, WrongSettings
 
 OLDEST_BROKER = (3, 10)

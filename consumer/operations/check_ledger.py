@@ -8,8 +8,9 @@ from aiormq.exceptions import (
 
 from consumer.ledger import Ledger, LedgerDown
 from consumer.operations.finding import Finding
-from consumer.rabbitmq.connection import BrokerUnavailable, connect, plain_channel
+from consumer.rabbitmq.connection import connect, plain_channel
 from consumer.rabbitmq.lease import lease_queue
+from consumer.rabbitmq.losses import BrokerUnavailable
 from consumer.settings import Settings, WrongSettings
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from consumer.bitrix24.errors import advice_for
+from consumer.bitrix24.lookup import advice_for
 from consumer.bitrix24.portal import HISTORY, LINES, VOICES, Portal, read_names
 from consumer.bitrix24.responses import error_of
 from consumer.operations.finding import Finding

@@ -10,13 +10,8 @@ from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
 
-from consumer.bitrix24.errors import advice_for
-from consumer.messages import (
-    MAX_BODY_BYTES,
-    read_json,
-    read_moment,
-    readable_id,
-)
+from consumer.bitrix24.lookup import advice_for
+from consumer.messages import MAX_BODY_BYTES, read_json, read_moment, readable_id
 from consumer.operations.deaths import DEATHS, id_of, own_headers
 
 ADVICE = {

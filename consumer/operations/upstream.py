@@ -19,9 +19,9 @@ from consumer.messages import (
     read_body,
 )
 from consumer.rabbitmq.connection import connect
+from consumer.rabbitmq.declaration import explained
 from consumer.rabbitmq.outgoing import build_message
 from consumer.rabbitmq.publisher import Publisher
-from consumer.rabbitmq.topology import explained
 
 
 class BadRequest(OperatorError):

@@ -9,24 +9,15 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
-import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
-from aiormq.abc import DeliveredMessage
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
-from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity
-from pamqp.commands import Queue
-from yarl import URL
+from aiormq.exceptions import ChannelClosed
 
 from consumer.errors import OperatorError
-from consumer.rabbitmq.connection import (
-    LINK_BROKE,
-    BrokerUnavailable,
-    ConnectionLost,
-    address_of,
-    connect,
-    link_losses,
-)
-from consumer.rabbitmq.topology import WrongTopology, explained
+from consumer.rabbitmq.connection import connect
+from consumer.rabbitmq.declaration import WrongTopology
+from consumer.rabbitmq.losses import LINK_BROKE, BrokerUnavailable, ConnectionLost, link_losses
+from consumer.rabbitmq.queue_counts import QueueCounts
+from consumer.rabbitmq.unread import Unread
 
 SILENCE_S = 10.0
 """Messages that do not come within this are in somebody else's hands."""
@@ -97,6 +88,7 @@ class QueueBrowser:
         self._queue = queue
         self._window = window
         self._evicted = evicted
+        self._counts = QueueCounts(connection, queue, evicted)
         self._aside = 0
         self._taken_back: str | None = None
         self._channels: list[AbstractChannel] = []
@@ -111,33 +103,12 @@ class QueueBrowser:
         Raises:
             QueueBusy: Nothing, because somebody else has it.
         """
-        now = await self._look()
+        now = await self._counts.now()
         self.count = now.message_count or 0
-        if self.count == 0 and now.consumer_count and not (await self._look_aside())[0]:
+        if self.count == 0 and now.consumer_count and not (await self._counts.aside())[0]:
             raise QueueBusy(
                 f"another command has all messages of {self._queue} in hand: try again afterwards"
             )
-
-    async def _look(self) -> Queue.DeclareOk:
-        async with self._connection.channel() as channel:
-            with explained(f"queue {self._queue}"):
-                queue = await channel.declare_queue(self._queue, passive=True)
-            return queue.declaration_result
-
-    async def _ready(self) -> int:
-        return (await self._look()).message_count or 0
-
-    async def _look_aside(self) -> tuple[int, int]:
-        """Count what the broker has evicted, and the workers that bring it back, if we may see."""
-        if self._evicted is None:
-            return 0, 0
-        try:
-            async with self._connection.channel() as channel:
-                queue = await channel.declare_queue(self._evicted, passive=True)
-        except (ChannelNotFoundEntity, ChannelAccessRefused):
-            return 0, 0
-        found = queue.declaration_result
-        return found.message_count or 0, found.consumer_count or 0
 
     async def messages(self, at_least: int = 0) -> AsyncIterator[AbstractIncomingMessage]:
         """Yield all messages in order, one consumer after the other, each with its window."""
@@ -166,7 +137,7 @@ class QueueBrowser:
 
     async def _evicted_ones(self) -> AsyncIterator[AbstractIncomingMessage]:
         """Yield what the broker has evicted, one by one: the worker takes from there, too."""
-        if self._evicted is None or not (await self._look_aside())[0]:
+        if self._evicted is None or not (await self._counts.aside())[0]:
             return
         channel = await self._connection.channel()
         self._channels.append(channel)
@@ -224,12 +195,12 @@ class QueueBrowser:
             back += held.count
         await self._see_back(self._aside + self.count - self.gone)
 
-    async def _hold_rest(self) -> list["_Unread"]:
+    async def _hold_rest(self) -> list[Unread]:
         """Keep all that nobody has looked at from staying before what has been looked at."""
-        unread: list[_Unread] = []
+        unread: list[Unread] = []
         left = self.count - self._taken
         while left > 0:
-            held = _Unread(min(left, WINDOW))
+            held = Unread(min(left, WINDOW))
             await held.take(self._url, self._queue)
             unread.append(held)
             left -= held.count
@@ -240,16 +211,16 @@ class QueueBrowser:
 
     async def _see_back(self, count: int) -> None:
         async def back() -> bool:
-            if (ready := await self._ready()) >= count:
+            if (ready := await self._counts.ready()) >= count:
                 return True
             # Where a worker brings back what was evicted, the next look is to find all of it.
-            evicted, workers = await self._look_aside()
+            evicted, workers = await self._counts.aside()
             return not workers and ready + evicted >= count
 
         await self._wait_until(back)
 
     async def _none_ready(self) -> bool:
-        return await self._ready() == 0
+        return await self._counts.ready() == 0
 
     async def _wait_until(self, holds: Callable[[], Awaitable[bool]]) -> None:
         """Ask until it *holds*, for a while at most.
@@ -260,43 +231,3 @@ class QueueBrowser:
         deadline = clock() + PUT_BACK_S
         while not await holds() and clock() < deadline:  # noqa: ASYNC110  # no event
             await asyncio.sleep(0.01)
-
-
-class _Unread(TransportFactory):
-    """Messages assigned to a consumer that does not read them: to take them costs next to nothing.
-
-    Args:
-        count: How many.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    async def create(
-        self, url: URL, **kwargs: object
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect, and remember the stream, which aiormq keeps to itself."""
-        secure = url.scheme == "amqps"
-        factory = TLSTransportFactory() if secure else TCPTransportFactory()
-        reader, self._writer = await factory.create(url, **kwargs)
-        return reader, self._writer
-
-    async def take(self, url: str, queue: str) -> None:
-        """Let the broker assign the messages."""
-        address = address_of(url, "dead letters, held")
-        self._connection = aiormq.Connection(address, transport_factory=self)
-        await self._connection.connect()
-        channel = await self._connection.channel()
-        await channel.basic_qos(prefetch_count=self.count)
-        await channel.basic_consume(queue, _ignore)
-        self._writer.transport.pause_reading()  # type: ignore[attr-defined]
-
-    async def let_go(self) -> None:
-        """Cut the connection: to close it in order, all would have to be read first."""
-        self._writer.transport.abort()
-        with suppress(ConnectionLost), link_losses():
-            await self._connection.close()
-
-
-async def _ignore(_: DeliveredMessage) -> None:
-    pass

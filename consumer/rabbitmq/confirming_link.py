@@ -9,7 +9,8 @@ import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from consumer.rabbitmq.connection import BrokerUnavailable, ConnectionLost, connect, link_losses
+from consumer.rabbitmq.connection import connect
+from consumer.rabbitmq.losses import BrokerUnavailable, ConnectionLost, link_losses
 
 log = structlog.get_logger(__name__)
 

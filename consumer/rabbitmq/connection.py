@@ -1,30 +1,25 @@
-"""One way to connect to RabbitMQ: named, within a time limit, its errors saying what to fix."""
+"""One way to connect to RabbitMQ: named, within a time limit, at the next address after a loss."""
 
 import asyncio
-import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
 import aio_pika
-import aiormq.exceptions
 from aio_pika.abc import AbstractChannel, AbstractConnection, TimeoutType
 from pamqp import commands, decode
 from yarl import URL
 
-from consumer.errors import OperatorError
-from consumer.unreachable import NO_TLS, cause_of
+from consumer.rabbitmq.losses import BrokerUnavailable
+from consumer.rabbitmq.refusals import LoginRefused, refusals_named
 
 CONNECT_TIMEOUT_S = 5.0
 RPC_TIMEOUT_S = 5.0
 """How long the broker may take for one answer."""
 HEARTBEAT_S = 10
 """A link that died in silence is noticed after some three of these."""
-LINK_BROKE = "the link to the broker broke"
-_LOSSES = (aiormq.exceptions.AMQPError, OSError, RuntimeError)
-"""What aio-pika raises over a lost link; that it is closed is a plain RuntimeError."""
 
 
 def _read_leniently(kind: str, size: Callable[[bytes], int], instead: Callable[[], Any]) -> None:
@@ -51,18 +46,6 @@ _read_leniently("table", lambda value: 4 + int.from_bytes(value[:4]), dict)
 
 # Without this aiormq takes a refusal for a broken frame, and keeps the broker's words to itself.
 commands.Connection.Open.valid_responses = ["Connection.OpenOk", "Connection.Close"]
-
-
-class BrokerUnavailable(OperatorError):
-    """Raised when the broker cannot be used at all; says what to fix, and no password."""
-
-
-class ConnectionLost(BrokerUnavailable):
-    """Raised when a link that stood is lost or does not answer; its cause is what was raised."""
-
-
-class LoginRefused(BrokerUnavailable):
-    """Raised when the broker refuses this user; trying again would not help."""
 
 
 class Addresses:
@@ -163,120 +146,6 @@ class RobustConnection(aio_pika.RobustConnection):
         self._addresses.move_on(self._tried)
         self._take_turn()
         await super()._on_connection_close(closing)
-
-
-@contextmanager
-def refusals_named(url: str) -> Iterator[None]:
-    """Turn what aiormq raises while it connects to *url* into the broker's words, or the cause.
-
-    Raises:
-        LoginRefused, BrokerUnavailable: It did not work.
-    """
-    address = URL(url)
-    port = address.explicit_port or aiormq.connection.DEFAULT_PORTS[address.scheme]
-    place = f"{address.host_subcomponent}:{port}"
-    try:
-        with _nameless_losses():
-            yield
-    except ConnectionLost:
-        raise BrokerUnavailable(f"the broker at {place} hung up: see its log") from None
-    except aiormq.exceptions.ProbableAuthenticationError as error:
-        raise LoginRefused(
-            f"the broker at {place} refuses the user or the password"
-            f" ({_words(error)}): fix CALLS_RABBITMQ_URL"
-        ) from None
-    except aiormq.exceptions.AuthenticationError:
-        text = "has no way to log in that we know (PLAIN): fix its auth_mechanisms"
-        raise LoginRefused(f"the broker at {place} {text}") from None
-    except aiormq.exceptions.ConnectionClosed as error:
-        raise _refusal(place, _words(error)) from None
-    except aiormq.exceptions.ProtocolSyntaxError:
-        raise BrokerUnavailable(
-            f"what answers at {place} is no RabbitMQ: see CALLS_RABBITMQ_URL"
-        ) from None
-    except (aiormq.exceptions.AMQPError, OSError) as error:
-        why = _cause(error, address.scheme)
-        raise BrokerUnavailable(
-            f"no broker answers at {place} ({why}): see CALLS_RABBITMQ_URL"
-        ) from None
-
-
-_REFUSALS: tuple[tuple[str, type[BrokerUnavailable], str], ...] = (
-    ("connection limit", BrokerUnavailable, "raise that limit, or close connections"),
-    (
-        "vhost .* not found",
-        LoginRefused,
-        "make the virtual host, or name another in CALLS_RABBITMQ_URL",
-    ),
-    (
-        "refused for user",
-        LoginRefused,
-        "give the user permissions there, or name another virtual host in CALLS_RABBITMQ_URL",
-    ),
-    ("is down|CONNECTION_FORCED", BrokerUnavailable, "wait for it, or see its log"),
-)
-"""What the broker may say when a connection is opened, and what to do: the first that fits."""
-
-
-def _refusal(place: str, words: str) -> BrokerUnavailable:
-    for pattern, kind, advice in _REFUSALS:
-        if re.search(pattern, words):
-            return kind(f"the broker at {place} refuses the connection: {words}: {advice}")
-    return BrokerUnavailable(f"the broker at {place} refuses the connection: {words}: see its log")
-
-
-def _words(error: BaseException) -> str:
-    """Return what the broker said, made fit for one line."""
-    text = next((str(part) for part in reversed(error.args) if isinstance(part, str)), "")
-    return " ".join(text.split()).rstrip(".") or type(error).__name__
-
-
-def _cause(error: BaseException, scheme: str) -> str:
-    if isinstance(error.__cause__, asyncio.IncompleteReadError | ConnectionResetError):
-        hint = "; if it wants TLS write amqps://" if scheme == "amqp" else ""
-        return f"it closed the connection at our first words{hint}"
-    cause = cause_of(error)
-    return f"{cause}; write amqp://, or its port for TLS" if cause == NO_TLS else cause
-
-
-def why_lost(error: BaseException) -> str:
-    """Say why a link that stood was lost: in the broker's words, where it had any."""
-    if isinstance(error, aiormq.exceptions.ConnectionClosed | aiormq.exceptions.AMQPChannelError):
-        return _words(error)
-    return cause_of(error)
-
-
-@contextmanager
-def link_losses() -> Iterator[None]:
-    """Let all that a lost link may raise be one exception.
-
-    Raises:
-        ConnectionLost: The link is lost, or does not answer.
-    """
-    try:
-        with _nameless_losses():
-            yield
-    except _LOSSES as error:
-        raise ConnectionLost(f"{LINK_BROKE} ({why_lost(error)})") from error
-
-
-@contextmanager
-def _nameless_losses() -> Iterator[None]:
-    """Name what aiormq gives the calls under way: a CancelledError, or a bare Exception.
-
-    The task itself is not cancelled then.
-    """
-    try:
-        yield
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling() > 0:
-            raise  # by somebody who wants the task to end
-        raise ConnectionLost(LINK_BROKE) from None
-    except Exception as error:
-        if type(error) is not Exception:
-            raise
-        raise ConnectionLost(LINK_BROKE) from None
 
 
 @asynccontextmanager

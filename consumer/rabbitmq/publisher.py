@@ -17,7 +17,8 @@ from pamqp import commands
 from consumer import metrics
 from consumer.errors import OperatorError
 from consumer.rabbitmq.confirming_link import ConfirmingLink
-from consumer.rabbitmq.connection import BrokerUnavailable, link_losses
+from consumer.rabbitmq.last_tries import LastTries
+from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
 from consumer.rabbitmq.outgoing import Outgoing, build_message
 
 DEADLINE_S = 5.0
@@ -26,8 +27,6 @@ FIRST_BACKOFF_S = 1.0
 SHORT_BACKOFF_S = 8.0
 """The longest wait in the first minute: a short outage is not to cost a long silence."""
 LONGEST_BACKOFF_S = 60.0
-LAST_TRIES_S = 2.0
-"""How long a message may try to get through once the worker is to stop."""
 
 log = structlog.get_logger(__name__)
 
@@ -77,8 +76,7 @@ class Publisher:
         self._deadline_s = deadline_s
         self._failing_since: float | None = None
         self._bytes_under_way = 0
-        self._limits: set[asyncio.Timeout] = set()
-        self._stopping = False
+        self._last_tries = LastTries()
 
     @property
     def connected(self) -> bool:
@@ -102,9 +100,7 @@ class Publisher:
 
     def stop_repeating(self) -> None:
         """Let no message wait longer than `LAST_TRIES_S` for the broker from now on."""
-        self._stopping = True
-        for limit in self._limits:
-            limit.reschedule(asyncio.get_running_loop().time() + LAST_TRIES_S)
+        self._last_tries.begin()
 
     async def publish(
         self,
@@ -173,20 +169,8 @@ class Publisher:
             CancelledError: The worker stops first. What the message is about is in the ledger, and
                 is published when the request comes again.
         """
-        async with self._until_the_stop():
+        async with self._last_tries.limited():
             await self._repeat(message, exchange, routing_key)
-
-    @asynccontextmanager
-    async def _until_the_stop(self) -> AsyncIterator[None]:
-        limit = asyncio.timeout(LAST_TRIES_S if self._stopping else None)
-        self._limits.add(limit)
-        try:
-            async with limit:
-                yield
-        except TimeoutError:
-            raise asyncio.CancelledError from None
-        finally:
-            self._limits.discard(limit)
 
     async def _repeat(self, message: aio_pika.Message, exchange: str, routing_key: str) -> None:
         backoff_s = FIRST_BACKOFF_S

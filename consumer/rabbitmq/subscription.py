@@ -21,12 +21,10 @@ from faststream.rabbit import Channel, RabbitBroker, RabbitMessage, RabbitQueue
 from consumer.rabbitmq.connection import (
     CONNECT_TIMEOUT_S,
     RPC_TIMEOUT_S,
-    ConnectionLost,
     RobustConnection,
     addresses_of,
-    link_losses,
-    why_lost,
 )
+from consumer.rabbitmq.losses import ConnectionLost, link_losses, why_lost
 
 RECONNECT_S = 1.0
 ALIGN_WITHIN_S = 15.0

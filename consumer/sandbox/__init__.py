@@ -5,13 +5,16 @@ known of its kernel and by what people measured on live portals; it was written 
 from no client. Which number is called decides what comes back (`NUMBERS`), the `Switches` what kind
 of portal it is.
 
-`answers` is the table of all it can say, `portal` its state and the order of its checks, `rules`
-the checks that need no state, `limits` its two limits, `history` the call statistics, `app` the
-HTTP. It has no OAuth, no ``batch``, no events, and needs no HTTPS.
+`answers` is the table of all it can say, `replies` the forms of that, `numbers` which number gets
+which answer. `portal` is its state and the order of its checks, `rules` the checks that need no
+state, `limits` its two limits, `methods` what else it can be asked, `history` the call statistics.
+`app` is the HTTP, `parameters` how PHP reads a request, `control` what steers the sandbox. It has
+no OAuth, no ``batch``, no events, and needs no HTTPS.
 """
 
-from consumer.sandbox.answers import ANSWERS, NUMBERS, Answer, Number
+from consumer.sandbox.answers import ANSWERS, Answer
 from consumer.sandbox.app import create_app
+from consumer.sandbox.numbers import NUMBERS, Number
 from consumer.sandbox.portal import SandboxPortal
 from consumer.sandbox.switches import Switches
 

@@ -1,17 +1,15 @@
-"""Everything the sandbox can answer, and the phone numbers that make it do so.
+"""Everything the sandbox can answer: `ANSWERS` holds each answer under its name.
 
-`ANSWERS` holds each answer under its name, `NUMBERS` each number under its E.164 form. Statuses,
-codes and texts are those of Bitrix24's error tables; where its pages and its portals disagree, both
-statuses are here.
+Statuses, codes and texts are those of Bitrix24's error tables; where its pages and its portals
+disagree, both statuses are here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from consumer.sandbox.replies import Error, Page, Reset, Result, Silence
 
 INFOCALL = "voximplant.infocall.startwithtext"
 
@@ -41,48 +39,6 @@ METHOD_STAGES = {"permission", "base line", "line", "allowance", "number", "cont
 
 
 @dataclass(frozen=True, slots=True)
-class Error:
-    """A JSON error; *observed* is the status that portals really send, where it is another."""
-
-    status: int
-    code: str | int
-    description: str
-    observed: int | None = None
-    extra: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Something that is not JSON."""
-
-    status: int
-    content: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a placed call is answered with, perhaps incomplete.
-
-    "truncated" is half a JSON text in a whole HTTP answer, "cut" half an HTTP answer.
-    """
-
-    result: bool = True
-    call_id: bool = True
-    damage: Literal["truncated", "cut"] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """The connection is reset and nothing is answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Silence:
-    """Nothing comes for the switch `hold_s`, then the connection is reset."""
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
     """One answer: at what stage of a request it is given, and whether a call is placed before."""
 
@@ -90,16 +46,6 @@ class Answer:
     stage: Stage
     reply: Error | Page | Result | Reset | Silence
     places: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A number that decides the answer, the first *times* it is called (None: always)."""
-
-    number: str
-    meaning: str
-    answer: Answer
-    times: int | None = None
 
 
 def _error(  # noqa: PLR0913  # one column each of a table
@@ -128,7 +74,7 @@ def _page(status: int, reason: str) -> Page:
 _BAD_GATEWAY, _GATEWAY_TIMEOUT = _page(502, "Bad Gateway"), _page(504, "Gateway Time-out")
 
 # startwithtext's own: the errors of its page, plus two that portals have besides.
-_OWN = (
+OWN = (
     _core("base line", "base line", "Making infocall using LINK_BASE_NUMBER is not allowed"),
     _core("line", "no line", "Could not find config for number <FROM_LINE>"),
     _core("allowance", "monthly limit", "Infocall limit for this month is exceeded"),
@@ -139,7 +85,7 @@ _OWN = (
 )
 
 # Those any method can have. Portals answer 401 to most of what their pages list as 400, 403 or 503.
-_SYSTEM = (
+SYSTEM = (
     _error("rate", 503, "QUERY_LIMIT_EXCEEDED", "Too many requests"),
     _error(
         "operating",
@@ -202,7 +148,7 @@ _SYSTEM = (
     _error("permission", 400, "NEW_CLIENT_ERROR", "A code no page lists", name="unknown 4xx"),
 )
 
-_UGLY = (
+UGLY = (
     Answer("reset", "transport", Reset()),
     Answer("reset, placed", "controller", Reset(), places=True),
     Answer("silence, placed", "controller", Silence(), places=True),
@@ -243,66 +189,13 @@ _UGLY = (
     _error("controller", 500, "NEW_SERVER_ERROR", "A code no page lists", name="unknown 5xx"),
 )
 
-_PLACED = Answer("placed", "controller", Result(), places=True)
+PLACED = Answer("placed", "controller", Result(), places=True)
 # The portal could not check the credential: the one refusal documented as transient.
-_TRANSIENT = _error(
+TRANSIENT = _error(
     "credential", 401, "CONNECTION_ERROR", "Error connecting to authorization server"
 )
-_TIMEOUT_PAGE = Answer("504 page, placed", "controller", _GATEWAY_TIMEOUT, places=True)
+TIMEOUT_PAGE = Answer("504 page, placed", "controller", _GATEWAY_TIMEOUT, places=True)
 
 ANSWERS: dict[str, Answer] = {
-    answer.name: answer for answer in (_PLACED, _TRANSIENT, _TIMEOUT_PAGE, *_OWN, *_SYSTEM, *_UGLY)
+    answer.name: answer for answer in (PLACED, TRANSIENT, TIMEOUT_PAGE, *OWN, *SYSTEM, *UGLY)
 }
-
-
-def meaning_of(answer: Answer) -> str:
-    """Say in one phrase what comes back and whether a phone rings."""
-    match answer.reply:
-        case _ if answer.name in _PHRASES:
-            what = _PHRASES[answer.name]
-        case Error(status, code, description, observed):
-            other = f" (observed: {observed})" if observed else ""
-            what = f"{status}{other} {code}: {description}"
-        case Page(status, content):
-            what = f"{status} {'HTML page' if content else 'without a body'}"
-        case _:
-            what = answer.name
-    placed = f"the call is {'placed' if answer.places else 'not placed'}"
-    return placed if what == "placed" else f"{what}; {placed}"
-
-
-_PHRASES = {
-    "placed": "placed",
-    "reset": "connection reset",
-    "reset, placed": "connection reset",
-    "silence": "silence for hold_s seconds, then a connection reset",
-    "silence, placed": "silence for hold_s seconds, then a connection reset",
-    "truncated JSON, placed": "200 with half a JSON text",
-    "cut answer, placed": "200 that ends before its Content-Length",
-    "no CALL_ID, placed": "200 RESULT true, CALL_ID null",
-    "RESULT false": "200 RESULT false",
-    "redirect": "302 to another host",
-    "bare 429": "429 without a body, Retry-After: 7",
-}
-
-
-def _row(last: int, answer: Answer, times: int | None = None) -> Number:
-    meaning = meaning_of(answer)
-    if times is not None:
-        meaning = f"first {times}: {meaning}; later: the call is placed"
-    return Number(f"+1202555{last:04}", meaning, answer, times)
-
-
-_ROWS = (
-    *(_row(100 + n, _PLACED) for n in range(10)),
-    *(_row(110 + n, _TRANSIENT, n) for n in range(1, 10)),
-    *(_row(120 + n, answer) for n, answer in enumerate(_OWN)),
-    *(_row(130 + n, answer) for n, answer in enumerate(_SYSTEM)),
-    *(_row(160 + n, answer) for n, answer in enumerate(_UGLY)),
-    _row(180, ANSWERS["reset"], 1),
-    _row(181, ANSWERS["reset, placed"], 1),
-    _row(182, _TRANSIENT),
-    _row(183, _TIMEOUT_PAGE),
-)
-
-NUMBERS: dict[str, Number] = {row.number: row for row in _ROWS}

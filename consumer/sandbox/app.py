@@ -7,24 +7,23 @@ import json
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict
 from email.utils import formatdate
 from html import escape
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
 
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 from starlette.routing import Route
 
-from consumer.sandbox.answers import Page, Reset, Silence
-from consumer.sandbox.portal import Json, SandboxPortal, Tally
+from consumer.sandbox.control import Control
+from consumer.sandbox.parameters import parameters_of
+from consumer.sandbox.replies import Json, Page, Reset, Silence
 from consumer.sandbox.request import RestRequest
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
+
+    from consumer.sandbox.portal import SandboxPortal
 
 
 def create_app(portal: SandboxPortal) -> Starlette:
@@ -34,7 +33,7 @@ def create_app(portal: SandboxPortal) -> Starlette:
     ``access_log=False`` (the path holds the secret) and a short ``timeout_graceful_shutdown``
     (silent answers hold on).
     """
-    control = _Control(portal)
+    control = Control(portal)
     return Starlette(
         routes=[
             Route("/rest/{path:path}", _Rest(portal)),
@@ -124,49 +123,7 @@ def _read(request: Request, body: bytes) -> tuple[RestRequest, str]:
     if suffix not in ("json", "xml"):
         name, dot, suffix = method.lower(), "", ""
     client = request.client.host if request.client else ""
-    return RestRequest(name, credential, _params(request, body), client), dot + suffix
-
-
-def _params(request: Request, body: bytes) -> dict[str, object]:
-    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    given = _from_json(body) if kind == "application/json" else _from_form(body)
-    return _from_form(request.scope["query_string"]) | given
-
-
-def _from_json(body: bytes) -> dict[str, object]:
-    """Read a JSON object; anything else is no parameters, and no error."""
-    try:
-        params = json.loads(body.decode())
-        json.dumps(params, ensure_ascii=False).encode()  # Half a surrogate pair: PHP refuses it.
-    except (ValueError, RecursionError):
-        return {}
-    return params if isinstance(params, dict) else {}
-
-
-def _from_form(body: bytes) -> dict[str, object]:
-    """Read a query string with PHP's ``name[key]`` and ``name[key][]``."""
-    try:
-        pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict")
-    except ValueError:
-        return {}
-    params: dict[str, object] = {}
-    for name, value in pairs:
-        top, *keys = name.replace("]", "").split("[")
-        _put(params, [top, *keys], value)
-    return params
-
-
-def _put(into: dict[str, object], keys: list[str], value: str) -> None:
-    key, *rest = keys
-    inner = into.get(key)
-    if not rest:
-        into[key] = value
-    elif rest == [""]:
-        into[key] = [*(inner if isinstance(inner, list) else []), value]
-    else:
-        inner = inner if isinstance(inner, dict) else {}
-        into[key] = inner
-        _put(inner, rest, value)
+    return RestRequest(name, credential, parameters_of(request, body), client), dot + suffix
 
 
 def _xml(value: object, tag: str = "response") -> str:
@@ -212,47 +169,3 @@ async def _hang_up(receive: Receive) -> None:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-class _Control:
-    def __init__(self, portal: SandboxPortal) -> None:
-        self._portal = portal
-
-    async def switches(self, request: Request) -> Response:
-        if request.method == "PATCH":
-            try:
-                self._portal.patch(_object(await request.body()))
-            except ValidationError as error:
-                wrong = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-                return _reply({"error": "; ".join(wrong)}, 400)
-            except ValueError as error:
-                return _reply({"error": str(error)}, 400)
-        return _reply(self._portal.switches.model_dump())
-
-    async def calls(self, request: Request) -> Response:
-        if request.method == "DELETE":
-            self._portal.forget_calls()
-        since = request.query_params.get("since", "0")
-        if not since.isdecimal():
-            return _reply({"error": "since: write how many calls you have seen"}, 400)
-        return _reply([asdict(call) for call in self._portal.calls[int(since) :]])
-
-    async def requests(self, request: Request) -> Response:
-        if request.method == "DELETE":
-            self._portal.tally = Tally()
-        tally = self._portal.tally
-        return _reply({**vars(tally), "arrivals": list(tally.arrivals)})
-
-
-def _object(body: bytes) -> dict[str, object]:
-    try:
-        changes = json.loads(body)
-    except ValueError as error:
-        raise ValueError(f"this is no JSON: {error}") from error
-    if not isinstance(changes, dict):
-        raise ValueError("write a JSON object of switches")  # noqa: TRY004
-    return changes
-
-
-def _reply(content: object, status: int = 200) -> Response:
-    return Response(json.dumps(content), status, media_type="application/json")

@@ -7,24 +7,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta, timezone
-from typing import Literal
 from uuid import uuid4
 
-from consumer.sandbox.answers import (
-    ANSWERS,
-    INFOCALL,
-    METHOD_STAGES,
-    NUMBERS,
-    Answer,
-    Error,
-    Page,
-    Reset,
-    Result,
-    Silence,
-    Stage,
-)
-from consumer.sandbox.history import Calendar, Call, statistic
+from consumer.sandbox.answers import ANSWERS, INFOCALL, METHOD_STAGES, Answer, Stage
+from consumer.sandbox.history import Calendar, Call
 from consumer.sandbox.limits import LeakyBucket, OperatingTime
+from consumer.sandbox.methods import METHODS, View, has_method
+from consumer.sandbox.numbers import NUMBERS
+from consumer.sandbox.replies import Error, Json, Reply, Result
 from consumer.sandbox.request import RestRequest
 from consumer.sandbox.rules import (
     Rule,
@@ -37,36 +27,8 @@ from consumer.sandbox.rules import (
     knows_credential,
     not_base_line,
     permits,
-    right_to,
 )
 from consumer.sandbox.switches import Switches
-
-VOICES = {
-    "ruinternalfemale": "Russian: internal female",
-    "ruinternalmale": "Russian: internal male",
-    "usenglishmale": "American English: male",
-    "usenglishfemale": "American English: female",
-    "ukenglishmale": "British English: male",
-    "ukenglishfemale": "British English: female",
-    "auenglishfemale": "Australian English: female",
-    "eurgermanmale": "German: male",
-    "eurgermanfemale": "German: female",
-    "eurfrenchfemale": "French: female",
-    "euritalianfemale": "Italian: female",
-    "eurspanishfemale": "Spanish: female",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Json:
-    """An answer in JSON, still to be written; *damage* as in `Result`."""
-
-    status: int
-    payload: Mapping[str, object]
-    damage: Literal["truncated", "cut"] | None = None
-
-
-Reply = Json | Page | Reset | Silence
 
 
 @dataclass
@@ -130,7 +92,7 @@ class SandboxPortal:
         self.tally.by_answer[answer.name if answer else "ok"] += 1
         if answer is not None:
             return self._give(answer, request)
-        payload = _METHODS[request.method](self, request)
+        payload = METHODS[request.method](self._view(), request)
         return Json(200, {**payload, "time": self._time(request.method, 0.01)})
 
     def _stopped(self, request: RestRequest) -> Answer | None:
@@ -223,6 +185,11 @@ class SandboxPortal:
             )
         return spent
 
+    def _view(self) -> View:
+        now = self._wall()
+        ended = [call for call in self.calls if call.ended_at <= now]
+        return View(self.switches, ended, self.calendar, self.now())
+
     @property
     def calendar(self) -> Calendar:
         zone = timezone(timedelta(hours=self.switches.utc_offset_h))
@@ -243,36 +210,9 @@ class SandboxPortal:
         self.tally.refused_by_rate += not admitted
         return admitted
 
-    def has_method(self, request: RestRequest) -> bool:
-        known = request.method == INFOCALL or request.method in _METHODS
-        return known and right_to(request.method, self.switches) != "absent"
-
-    def methods(self) -> list[str]:
-        return [name for name in (INFOCALL, *_METHODS) if right_to(name, self.switches) != "absent"]
-
     def within_operating(self, request: RestRequest) -> bool:
         spent_s = self._operating_of(request.method).total_s(self._wall())
         return spent_s <= self.switches.operating_limit_s
-
-    # The methods that place nothing.
-
-    def statistic(self, request: RestRequest) -> dict[str, object]:
-        # An infocall belongs to no user, so who may see only their own sees none.
-        visible = self.calls if self.switches.history == "any" else []
-        now = self._wall()
-        ended = [call for call in visible if call.ended_at <= now]
-        return statistic(ended, request.params, self.calendar)
-
-    def method_get(self, request: RestRequest) -> dict[str, object]:
-        asked = RestRequest(request.text("name").lower(), request.credential, {})
-        exists = self.has_method(asked)
-        available = exists and has_scope(self.switches, asked)
-        return {"result": {"isExisting": exists, "isAvailable": available}}
-
-
-def _or_empty(mapping: Mapping[str, str]) -> Mapping[str, str] | list[str]:
-    """Write an empty map as PHP does."""
-    return mapping or []
 
 
 _Passes = Callable[[SandboxPortal, RestRequest], bool]
@@ -286,7 +226,7 @@ _GATES: dict[Stage, tuple[_Passes, str]] = {
     "rate": (SandboxPortal.within_rate, "QUERY_LIMIT_EXCEEDED"),
     "transport": (_by(anyhow), ""),
     "closed": (_by(anyhow), ""),
-    "method": (SandboxPortal.has_method, "ERROR_METHOD_NOT_FOUND"),
+    "method": (_by(has_method), "ERROR_METHOD_NOT_FOUND"),
     "auth": (_by(authenticates), "NO_AUTH_FOUND"),
     "credential": (_by(knows_credential), "INVALID_CREDENTIALS"),
     "scope": (_by(has_scope), "insufficient_scope"),
@@ -301,14 +241,4 @@ _GATES: dict[Stage, tuple[_Passes, str]] = {
     "allowance": (_by(has_allowance), "monthly limit"),
     "number": (_by(dialable), "bad number"),
     "controller": (_by(anyhow), ""),
-}
-
-_METHODS: dict[str, Callable[[SandboxPortal, RestRequest], dict[str, object]]] = {
-    "voximplant.line.get": lambda portal, _: {"result": _or_empty(portal.switches.lines)},
-    "voximplant.tts.voices.get": lambda _, __: {"result": VOICES},
-    "voximplant.statistic.get": SandboxPortal.statistic,
-    "server.time": lambda portal, _: {"result": portal.calendar.iso(portal.now())},
-    "scope": lambda portal, _: {"result": list(portal.switches.scopes)},
-    "methods": lambda portal, _: {"result": portal.methods()},
-    "method.get": SandboxPortal.method_get,
 }

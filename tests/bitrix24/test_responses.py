@@ -14,8 +14,8 @@ from consumer.bitrix24.errors import (
     REPORTED_FAILURES,
     KnownError,
     Meaning,
-    advice_for,
 )
+from consumer.bitrix24.lookup import advice_for
 from consumer.bitrix24.responses import (
     LONGEST_RETRY_AFTER_S,
     Usage,

@@ -21,9 +21,10 @@ from click.testing import CliRunner, Result
 from consumer.cli import main as cli
 from consumer.messages import FAILED, REQUESTED, STARTED
 from consumer.rabbitmq.connection import connect
+from consumer.rabbitmq.declaration import declare
 from consumer.rabbitmq.outgoing import build_message
 from consumer.rabbitmq.publisher import Publisher
-from consumer.rabbitmq.topology import Topology, build_topology, declare
+from consumer.rabbitmq.topology import Topology, build_topology
 from tests.commands import Command
 
 COMMAND = str(Path(sys.executable).with_name("call-consumer"))

@@ -17,8 +17,9 @@ from yamllint import linter  # type: ignore[import-untyped]  # as above
 from yamllint.config import YamlLintConfig  # type: ignore[import-untyped]  # as above
 
 from consumer.cli.main import main
+from consumer.environment import MAY_BE_FILES, read_settings
 from consumer.health import build_app
-from consumer.settings import MAY_BE_FILES, PREFIX, Settings, read_settings
+from consumer.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "call-consumer"

@@ -19,12 +19,14 @@ from aiormq.exceptions import ChannelAccessRefused
 from yarl import URL
 
 from consumer.demo.private_node import PrivateNode, find_server
+from consumer.environment import read_settings
 from consumer.messages import FAILED, REQUESTED, STARTED
 from consumer.operations.dead_letter import Choice, DeadLetter
 from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
 from consumer.operations.upstream import listening, publish_requests
-from consumer.rabbitmq.topology import declare, topology_of
-from consumer.settings import Settings, read_settings
+from consumer.rabbitmq.declaration import declare
+from consumer.rabbitmq.topology import topology_of
+from consumer.settings import Settings
 from tests.commands import Command
 from tests.workbench import WITHIN_S, Bench
 

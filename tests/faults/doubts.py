@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from consumer.sandbox import ANSWERS, Answer
-from consumer.sandbox.answers import Result
+from consumer.sandbox.replies import Result
 from consumer.sandbox.switches import Right
 from tests.faults.account import Row
 from tests.faults.bench import Bench

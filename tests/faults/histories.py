@@ -1,6 +1,6 @@
 """Look-ups that meet something else than the history, and replays of what is in doubt."""
 
-from consumer.sandbox.answers import Page
+from consumer.sandbox.replies import Page
 from tests.faults.account import Row
 from tests.faults.doubts import expect_found, expect_lag, lose_answers, replayed
 from tests.faults.life import until

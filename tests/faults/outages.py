@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import aio_pika
 
-from consumer.rabbitmq.topology import declare
+from consumer.rabbitmq.declaration import declare
 from tests.faults.account import Row
 from tests.faults.bench import Bench
 from tests.faults.life import NEVER

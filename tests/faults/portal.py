@@ -12,7 +12,7 @@ from itertools import count
 import uvicorn
 
 from consumer.sandbox import NUMBERS, Answer, Number, SandboxPortal, Switches, create_app
-from consumer.sandbox.portal import Reply
+from consumer.sandbox.replies import Reply
 from consumer.sandbox.request import RestRequest
 
 CALL_S = 1.0

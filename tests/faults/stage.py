@@ -14,7 +14,7 @@ from typing import Literal, Self
 import asyncpg
 
 from consumer.demo.broker import PrivateNode
-from consumer.rabbitmq.topology import declare
+from consumer.rabbitmq.declaration import declare
 from tests.faults.bench import Bench, Host, port_of
 from tests.faults.portal import WatchedPortal, served
 from tests.faults.proxy import Proxy

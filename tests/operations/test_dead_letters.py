@@ -16,7 +16,7 @@ from consumer.messages import REQUESTED, read_moment
 from consumer.operations.dead_letter import Choice, DeadLetter, Groups, masked
 from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
 from consumer.rabbitmq.browser import DeliveriesReturned, QueueBusy, browse
-from consumer.rabbitmq.connection import BrokerUnavailable
+from consumer.rabbitmq.losses import BrokerUnavailable
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal
 from tests.commands import Command
@@ -197,8 +197,10 @@ async def test_an_edited_replay_goes_with_the_new_value(
 
 
 async def test_two_operators_at_once_dial_each_request_once(
-    bench: Bench, portal: SandboxPortal
+    bench: Bench, portal: SandboxPortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("consumer.rabbitmq.browser.SILENCE_S", 1.0)
+    monkeypatch.setattr("consumer.rabbitmq.browser.PUT_BACK_S", 1.0)
     portal.patch({"trouble": "bad number"})
     ids = await fail(bench, *(["+12025550100"] * 20))
     portal.patch({"trouble": None})

@@ -16,16 +16,11 @@ from yarl import URL
 
 from consumer.demo import broker as devbroker
 from consumer.rabbitmq import connection as broker
-from consumer.rabbitmq.connection import (
-    BrokerUnavailable,
-    LoginRefused,
-    address_of,
-    addresses_of,
-    connect,
-    link_losses,
-    why_lost,
-)
-from consumer.rabbitmq.topology import WrongTopology, build_topology, declare
+from consumer.rabbitmq.connection import address_of, addresses_of, connect
+from consumer.rabbitmq.declaration import WrongTopology, declare
+from consumer.rabbitmq.losses import BrokerUnavailable, link_losses, why_lost
+from consumer.rabbitmq.refusals import LoginRefused
+from consumer.rabbitmq.topology import build_topology
 from tests.certificates import Authority
 from tests.links import linked
 

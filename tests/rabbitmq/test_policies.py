@@ -18,7 +18,7 @@ from consumer.metrics import REGISTRY
 from consumer.operations.check import check
 from consumer.operations.dead_letter import Choice, DeadLetter
 from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
-from consumer.rabbitmq.connection import BrokerUnavailable
+from consumer.rabbitmq.losses import BrokerUnavailable
 from consumer.rabbitmq.policies import Setting
 from consumer.rabbitmq.topology import topology_of
 from tests.links import linked

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from consumer.rabbitmq.connection import ConnectionLost
+from consumer.rabbitmq.losses import ConnectionLost
 from consumer.rabbitmq.outgoing import build_message
 from consumer.rabbitmq.publisher import NotPublished, Publisher
 

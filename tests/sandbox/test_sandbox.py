@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from consumer.sandbox import ANSWERS, NUMBERS, SandboxPortal, Switches, create_app
-from consumer.sandbox.answers import Error, Page, Reset, Result, Silence
+from consumer.sandbox.replies import Error, Page, Reset, Result, Silence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -5,9 +5,8 @@ The contract is `schemas/`; this module mirrors it, and a test holds the two tog
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Annotated, Any, Literal
 
@@ -15,7 +14,6 @@ import phonenumbers
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     StringConstraints,
     ValidationError,
@@ -23,6 +21,8 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from consumer.messages.formats import NUMBER, REQUEST_ID, UNSEEN, Moment, mismatch
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_DEPTH = 100
@@ -62,60 +62,6 @@ def to_e164(number: str, info: ValidationInfo) -> str:
     return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
 
 
-# What `phonenumbers` reads as digits and as punctuation between them, and what it leaves out before
-# and after: blanks, and marks that text is pasted with but nobody sees. No letters, no `x`, no `~`:
-# they would be an extension, or keys to press.
-_DIGIT = r"0-9\u0660-\u0669\u06F0-\u06F9\u0966-\u096F\uFF10-\uFF19"
-_BETWEEN = (
-    r" ()./\[\]\-\u00A0\u00AD\u200B\u2010-\u2015\u2053\u2060\u2212\u223C\u3000\u30FC"
-    r"\uFF08\uFF09\uFF0D-\uFF0F\uFF3B\uFF3D"
-)
-_UNSEEN = r" \u00A0\u00AD\u061C\u2000-\u200F\u202A-\u202F\u205F-\u2064\u2066-\u2069\u3000\uFEFF"
-_NUMBER = rf"[(\[\uFF08\uFF3B]?[+\uFF0B]?[{_BETWEEN}]*[{_DIGIT}][{_DIGIT}{_BETWEEN}]+"
-_REQUEST_ID = r"[A-Za-z0-9._:][A-Za-z0-9._:-]*"
-_RFC3339 = re.compile(
-    r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
-    r"[Tt]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?"
-    r"([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)",
-    re.ASCII,
-)
-
-
-_MOMENTS = ("2000-11-11T11:11:11.1+11:11", "2000-11-11T11:11:11Z")
-
-
-def _moment(value: object) -> datetime:
-    if isinstance(value, str) and _RFC3339.fullmatch(value):
-        try:
-            # Python 3.11 reads six digits of a fraction, RFC 3339 allows more.
-            short = re.sub(r"(\.\d{6})\d+", r"\1", value.upper())
-            return datetime.fromisoformat(short).astimezone(UTC)
-        except (ValueError, OverflowError):
-            pass
-    endings = [sample[start:] for sample in _MOMENTS for start in range(len(sample) + 1)]
-    wrong = _first_wrong(value, _RFC3339, endings) if isinstance(value, str) else None
-    text = "is not an RFC 3339 time with offset, as 2026-01-31T09:00:00Z"
-    raise PydanticCustomError("moment", f"{text}: {wrong}" if wrong else text)
-
-
-def _first_wrong(
-    text: str, form: re.Pattern[str], endings: Iterable[str], before: int = 0
-) -> str | None:
-    """Name the first character of *text* after which no ending makes it fit *form*.
-
-    Args:
-        text: What does not fit.
-        form: A pattern.
-        endings: What to try; among them must be one for each beginning that fits.
-        before: How many characters came before *text*.
-    """
-    for index, character in enumerate(text):
-        begun = text[: index + 1]
-        if not any(form.fullmatch(begun + ending) for ending in endings):
-            return f"U+{ord(character):04X} at character {before + index + 1}"
-    return None
-
-
 def _few(metadata: dict[str, str]) -> dict[str, str]:
     if len(metadata) > MAX_METADATA:
         raise PydanticCustomError("too_many", f"holds more than {MAX_METADATA} pairs")
@@ -123,7 +69,6 @@ def _few(metadata: dict[str, str]) -> dict[str, str]:
 
 
 LineOrVoice = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"\S")]
-Moment = Annotated[datetime, BeforeValidator(_moment)]
 
 
 class CallRequested(BaseModel):
@@ -137,10 +82,10 @@ class CallRequested(BaseModel):
         regex_engine="rust-regex",
     )
 
-    request_id: Annotated[str, StringConstraints(max_length=128, pattern=f"^{_REQUEST_ID}$")]
+    request_id: Annotated[str, StringConstraints(max_length=128, pattern=f"^{REQUEST_ID}$")]
     to_number: Annotated[
         str,
-        StringConstraints(max_length=42, pattern=f"^[{_UNSEEN}]*{_NUMBER}[{_UNSEEN}]*$"),
+        StringConstraints(max_length=42, pattern=f"^[{UNSEEN}]*{NUMBER}[{UNSEEN}]*$"),
         AfterValidator(to_e164),
     ]
     text_to_pronounce: Annotated[
@@ -278,7 +223,6 @@ def readable_id(fields: object) -> str | None:
     return None
 
 
-_NOT_ALLOWED = "has characters that are not allowed"
 _PLAIN_WORDS = {
     "missing": "is missing",
     "extra_forbidden": "is no field of call.requested: check its spelling",
@@ -298,32 +242,7 @@ def _describe(error: ValidationError, fields: Mapping[str, Any]) -> str:
         # An unknown field's name is upstream's own text: shown only if it looks like a name.
         field = name if re.fullmatch(r"[A-Za-z_][A-Za-z_-]{0,39}", name) else "a field"
         if problem["type"] == "string_pattern_mismatch":
-            found.append(f"{field}: {_mismatch(field, fields[name])}")
+            found.append(f"{field}: {mismatch(field, fields[name])}")
         else:
             found.append(f"{field}: {_PLAIN_WORDS.get(problem['type'], problem['msg'])}")
     return "; ".join(dict.fromkeys(found))[:500]
-
-
-def _mismatch(field: str, text: str) -> str:
-    """Say which character is the first that does not belong there, counting from 1."""
-    if field == "request_id":
-        wrong = _first_wrong(text, re.compile(_REQUEST_ID), [""])
-        return f"{_NOT_ALLOWED}: {wrong}" if wrong else "is empty"
-    if field == "to_number":
-        shown = re.sub(rf"^[{_UNSEEN}]+|[{_UNSEEN}]+\Z", "", text)
-        wrong = _first_wrong(shown, re.compile(_NUMBER), ["", "0", "00"], text.find(shown))
-        return f"{_NOT_ALLOWED}: {wrong}" if wrong else "is too short"
-    return "is nothing but blanks"
-
-
-def rfc3339(moment: datetime) -> str:
-    """Write *moment* in UTC with milliseconds, as 2026-01-31T09:00:00.000Z."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def read_moment(value: object) -> datetime | None:
-    """Read an RFC 3339 time; None if it is none."""
-    try:
-        return _moment(value)
-    except PydanticCustomError:
-        return None

@@ -1,0 +1,31 @@
+"""The codes and descriptions that are known, and so quote no request: the vendor's, and ours."""
+
+import re
+
+from consumer.bitrix24.errors import KNOWN_ERRORS
+
+NO_CODE = "no error code"
+IS_URL_RIGHT = f"{NO_CODE}: is CALLS_BITRIX24_URL right?"
+SAYS_NO = "the portal did not start the call"
+UNDOCUMENTED = "the answer is not as documented"
+MOVED = "the portal moved"
+UNREACHABLE = "the portal could not be reached"
+ANSWER_LOST = "the answer was lost"
+KNOWN_WORDS = frozenset(
+    {word for row in KNOWN_ERRORS for word in (row.code, row.description)}
+    | {IS_URL_RIGHT, NO_CODE, SAYS_NO, UNDOCUMENTED, MOVED, UNREACHABLE, ANSWER_LOST}
+)
+"""What a code or a description may begin with that quotes no request: the vendor's, and ours."""
+
+_OURS = re.compile(r"HTTP_\d{3}|(CONNECT|READ|WRITE|REMOTE|LOCAL|PROXY)[A-Z_]{1,30}|TIMEOUT_ERROR")
+_KNOWN_CODES = {row.code.upper() for row in KNOWN_ERRORS} | {
+    "RESULT_FALSE",
+    "UNREADABLE_ANSWER",
+    "WORKER_ERROR",
+}
+
+
+def code_label(code: str) -> str:
+    """Return *code* if it is one that we know, else ``other``: a metric must not grow for ever."""
+    upper = code.upper()
+    return upper if upper in _KNOWN_CODES or _OURS.fullmatch(upper) else "other"

@@ -1,0 +1,68 @@
+"""A broker that cannot be used, and a link that is lost: one exception for each."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiormq.exceptions
+
+from consumer.errors import OperatorError
+from consumer.unreachable import cause_of
+
+LINK_BROKE = "the link to the broker broke"
+_LOSSES = (aiormq.exceptions.AMQPError, OSError, RuntimeError)
+"""What aio-pika raises over a lost link; that it is closed is a plain RuntimeError."""
+
+
+class BrokerUnavailable(OperatorError):
+    """Raised when the broker cannot be used at all; says what to fix, and no password."""
+
+
+class ConnectionLost(BrokerUnavailable):
+    """Raised when a link that stood is lost or does not answer; its cause is what was raised."""
+
+
+def words_of(error: BaseException) -> str:
+    """Return what the broker said, made fit for one line."""
+    text = next((str(part) for part in reversed(error.args) if isinstance(part, str)), "")
+    return " ".join(text.split()).rstrip(".") or type(error).__name__
+
+
+def why_lost(error: BaseException) -> str:
+    """Say why a link that stood was lost: in the broker's words, where it had any."""
+    if isinstance(error, aiormq.exceptions.ConnectionClosed | aiormq.exceptions.AMQPChannelError):
+        return words_of(error)
+    return cause_of(error)
+
+
+@contextmanager
+def link_losses() -> Iterator[None]:
+    """Let all that a lost link may raise be one exception.
+
+    Raises:
+        ConnectionLost: The link is lost, or does not answer.
+    """
+    try:
+        with nameless_losses():
+            yield
+    except _LOSSES as error:
+        raise ConnectionLost(f"{LINK_BROKE} ({why_lost(error)})") from error
+
+
+@contextmanager
+def nameless_losses() -> Iterator[None]:
+    """Name what aiormq gives the calls under way: a CancelledError, or a bare Exception.
+
+    The task itself is not cancelled then.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling() > 0:
+            raise  # by somebody who wants the task to end
+        raise ConnectionLost(LINK_BROKE) from None
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise ConnectionLost(LINK_BROKE) from None
