@@ -14,6 +14,7 @@ The modules at the top, in reading order:
     messages        the contract in: requests
     blocks          which requests an operator wants nobody to be phoned for
     events          the contract out: call.started and call.failed
+    cancellations   the contract in: call.cancel
     delivery        a received message, read once
     worker          one task for each request id; the acknowledgement
     processor       one request: read the ledger, take a step
@@ -28,6 +29,7 @@ The modules at the top, in reading order:
     announcer       which messages belong to which state (pure)
     settings        all settings, read once
     addresses       the addresses among the settings
+    local_time      hours, days and time zones, as people write them (pure)
     log             structured logs, without secrets
     masking         hides secrets, numbers and texts
     metrics         what Prometheus reads
@@ -44,7 +46,8 @@ The rooms, each for one thing outside, or one kind of work:
                     browser, lease, policies: all that is known of RabbitMQ and FastStream
     ledger/         entry, ledger, statements, search, earlier, controls, about, store, sqlite,
                     postgres, ages, beginning, recovery: what was done for which request
-    limits/         rate_limiter, circuit_breaker: how fast to call, and when not at all
+    limits/         rate_limiter, circuit_breaker, calling_hours: how fast to call, when, and when
+                    not at all
     operations/     dead_letter, dead_letters, deaths, evictions, turns, check, check_broker,
                     check_ledger, check_portal, finding, upstream: what the commands do
     cli/            main, run, upstream, dead_letters, replay, discard, plan, ids, console: the
