@@ -46,8 +46,8 @@ The rooms, each for one thing outside, or one kind of work:
                     browser, lease, policies: all that is known of RabbitMQ and FastStream
     ledger/         entry, ledger, statements, search, earlier, controls, about, store, sqlite,
                     postgres, ages, beginning, recovery: what was done for which request
-    limits/         rate_limiter, circuit_breaker, calling_hours: how fast to call, when, and when
-                    not at all
+    limits/         rate_limiter, circuit_breaker, calling_hours, own_rules: how fast to call, when
+                    and whom, and when not at all
     operations/     dead_letter, dead_letters, deaths, evictions, turns, check, check_broker,
                     check_ledger, check_portal, finding, upstream: what the commands do
     cli/            main, run, upstream, dead_letters, replay, discard, plan, ids, console: the
