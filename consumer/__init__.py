@@ -28,6 +28,7 @@ The modules at the top, in reading order:
     settings        all settings, their defaults, and what they may be
     environment     reads the settings, once: variables, .env, files
     addresses       the addresses among the settings
+    local_time      hours, days and time zones, as people write them (pure)
     log             structured logs, without secrets
     masking         hides secrets, numbers and texts
     metrics         what Prometheus reads
@@ -38,7 +39,8 @@ The modules at the top, in reading order:
 
 The rooms, each for one thing outside, or one kind of work:
 
-    messages/       requests, formats: the contract in, and how its fields are written
+    messages/       requests, cancellations, formats: the contract in, and how its fields are
+                    written
     bitrix24/       errors, lookup, known_words, responses, call_history, portal, transport: all
                     that is known of Bitrix24
     rabbitmq/       subscription, connection, refusals, losses, topology, declaration,
@@ -47,7 +49,8 @@ The rooms, each for one thing outside, or one kind of work:
                     FastStream
     ledger/         entry, ledger, statements, search, earlier, controls, about, store, sqlite,
                     postgres, ages, beginning, recovery: what was done for which request
-    limits/         rate_limiter, circuit_breaker: how fast to call, and when not at all
+    limits/         rate_limiter, circuit_breaker, calling_hours, own_rules: how fast to call, when
+                    and whom, and when not at all
     operations/     dead_letter, dead_letters, deaths, evictions, turns, check, check_broker,
                     check_ledger, check_portal, finding, upstream: what the commands do
     cli/            main, run, upstream, dead_letters, replay, discard, plan, ids, console: the

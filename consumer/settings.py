@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from consumer.addresses import AmqpUrls, LedgerUrl, PortalUrl, is_loopback
 from consumer.errors import OperatorError
+from consumer.local_time import Hours, known_time_zone, read_days, read_hours
 from consumer.messages import Defaults
 
 PREFIX = "CALLS_"
@@ -43,6 +44,26 @@ def _known_region(region: str) -> str:
     if region not in phonenumbers.SUPPORTED_REGIONS:
         raise PydanticCustomError("region", "is no region: write two letters, as US or DE")
     return region
+
+
+def _hours(value: object) -> object:
+    return read_hours(value) if isinstance(value, str) else value
+
+
+def _days(value: object) -> object:
+    return read_days(value) if isinstance(value, str) else value
+
+
+def _countries(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    entries = value.replace(" ", "").split(",")
+    for number, entry in enumerate(entries, 1):
+        if entry not in phonenumbers.SUPPORTED_REGIONS:
+            which = f"entry {number} of {len(entries)} " if len(entries) > 1 else ""
+            text = f"{which}is no country: write two capital letters each, as US,CA"
+            raise PydanticCustomError("country", text)
+    return entries
 
 
 def _by_commas(value: object) -> object:
@@ -88,6 +109,17 @@ class Settings(BaseModel):
         tuple[DelayS, ...], BeforeValidator(_by_commas), AfterValidator(_growing)
     ] = (5, 30, 300, 1800, 3600)
     """One wait per retry, with a queue for each."""
+
+    calling_hours: Annotated[Hours, BeforeValidator(_hours)] | None = None
+    """When people may be phoned, as 09:00-21:00; without it at any time."""
+    calling_days: Annotated[frozenset[int], BeforeValidator(_days)] | None = None
+    """On which days, as mon-fri; without it on every day. Kept as numbers, Monday is 0."""
+    time_zone: Annotated[str, AfterValidator(known_time_zone)] = "UTC"
+    """The IANA time zone of calling hours for requests that name none."""
+    countries: Annotated[frozenset[str], BeforeValidator(_countries)] | None = None
+    """Two letters each: which countries' numbers may be called; without it all."""
+    max_per_number_per_day: Annotated[int, Field(ge=0)] = 0
+    """How many calls one number may get within 24 hours; 0 is no limit."""
 
     exchange: Name = "calls"
     """The topic exchange that requests and events go through."""

@@ -646,7 +646,7 @@ def hostile_bodies() -> list[bytes]:
     good = {"request_id": "r", "to_number": WORKS, "text_to_pronounce": "Hi."}
     of_no_use: tuple[Any, ...] = (None, 1, -1.5, True, "", " ", [], {}, ["x"], {"a": 1}, "x" * 9999)
     wrong = [good | {field: value} for field in good for value in of_no_use]
-    optional = ("from_line", "voice", "not_before", "expires_at", "metadata")
+    optional = ("from_line", "voice", "not_before", "expires_at", "metadata", "time_zone")
     wrong += [
         good | {field: value}
         for field in optional

@@ -6,6 +6,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from consumer.environment import read_settings, service_variables
+from consumer.local_time import Hours
 from consumer.settings import Settings, WrongSettings
 
 BROKER = "amqp://calls:hush-hush@rabbit:5672/vhost"
@@ -35,6 +36,11 @@ FIELDS: dict[str, tuple[str, object]] = {
     "concurrency": ("32", 32),
     "timeout_s": ("70.5", 70.5),
     "retry_delays_s": ("1, 2,600", (1, 2, 600)),
+    "calling_hours": ("22:00 - 06:30", Hours(22 * 3600, 30 * 3600 + 1800)),
+    "calling_days": ("mon, Wed,sat-sun", frozenset({0, 2, 5, 6})),
+    "time_zone": ("Asia/Kolkata", "Asia/Kolkata"),
+    "countries": ("DE, AT", frozenset({"DE", "AT"})),
+    "max_per_number_per_day": ("3", 3),
     "exchange": ("phone", "phone"),
     "queue": ("reminders", "reminders"),
     "declare": ("false", False),
@@ -338,6 +344,13 @@ HTTP = (
     "CALLS_BITRIX24_URL: would send the secret unencrypted: write https, "
     "or set CALLS_ALLOW_HTTP=true for a mock"
 )
+HOURS = "CALLS_CALLING_HOURS: is no span of hours: write it as 09:00-21:00"
+NO_HOURS = (
+    "CALLS_CALLING_HOURS: ends when it begins: leave it empty for any time, or write 00:00-24:00"
+)
+A_DAY = "is no day: write days out of mon,tue,wed,thu,fri,sat,sun, or spans as mon-fri"
+ZONE = "CALLS_TIME_ZONE: is no time zone: write an IANA name with its capitals, as Europe/Berlin"
+A_COUNTRY = "is no country: write two capital letters each, as US,CA"
 WHOLE = "Input should be a valid integer, unable to parse string as an integer"
 
 WRONG: dict[str, tuple[str, str, str]] = {
@@ -418,6 +431,46 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "region in small letters": ("default_region", "de", REGION),
     "region in words": ("default_region", "Germany", REGION),
     "region of nobody": ("default_region", "XX", REGION),
+    "hours without minutes": ("calling_hours", "9-21", HOURS),
+    "hours with one end": ("calling_hours", "09:00", HOURS),
+    "two spans of hours": ("calling_hours", "09:00-12:00,13:00-18:00", HOURS),
+    "hours of a longer day": ("calling_hours", "09:00-24:01", HOURS),
+    "hours from the end of the day": ("calling_hours", "24:00-06:00", HOURS),
+    "hours in other digits": ("calling_hours", "٠٩:00-21:00", HOURS),
+    "hours of no time at all": ("calling_hours", "09:00-09:00", NO_HOURS),
+    "days in full": ("calling_days", "monday", f"CALLS_CALLING_DAYS: {A_DAY}"),
+    "days with a comma too many": (
+        "calling_days",
+        "mon,",
+        f"CALLS_CALLING_DAYS: entry 2 of 2 {A_DAY}",
+    ),
+    "days in a chain": (
+        "calling_days",
+        "sun,mon-tue-wed",
+        f"CALLS_CALLING_DAYS: entry 2 of 2 {A_DAY}",
+    ),
+    "zone as an offset": ("time_zone", "+03:00", ZONE),
+    "zone in small letters": ("time_zone", "europe/berlin", ZONE),
+    "zone as a file": ("time_zone", "../../../etc/passwd", ZONE),
+    "zone as a folder": ("time_zone", "America", ZONE),
+    "zone that only this machine has": ("time_zone", "localtime", ZONE),
+    "country of nobody": ("countries", "XX", f"CALLS_COUNTRIES: {A_COUNTRY}"),
+    "country in small letters": (
+        "countries",
+        "DE,at",
+        f"CALLS_COUNTRIES: entry 2 of 2 {A_COUNTRY}",
+    ),
+    "country by its other letters": ("countries", "UK", f"CALLS_COUNTRIES: {A_COUNTRY}"),
+    "country with a comma too many": (
+        "countries",
+        "DE,,AT",
+        f"CALLS_COUNTRIES: entry 2 of 3 {A_COUNTRY}",
+    ),
+    "limit below nothing": (
+        "max_per_number_per_day",
+        "-1",
+        "CALLS_MAX_PER_NUMBER_PER_DAY: Input should be greater than or equal to 0",
+    ),
     "flag in words": (
         "allow_http",
         "perhaps",

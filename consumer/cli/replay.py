@@ -159,6 +159,9 @@ async def _is_taken(settings: Settings) -> bool:
     return True
 
 
+_TAKE_JSON = {"metadata": "a JSON object", "urgent": "true or false"}
+
+
 def _edits(edits: Sequence[str]) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
     for edit in edits:
@@ -169,9 +172,9 @@ def _edits(edits: Sequence[str]) -> dict[str, Any]:
         if name in parsed:
             raise click.UsageError(f"--set {name}= is there twice: keep one")
         try:
-            parsed[name] = json.loads(value) if name == "metadata" else value
+            parsed[name] = json.loads(value) if name in _TAKE_JSON else value
         except ValueError:
-            raise click.UsageError("--set metadata= takes a JSON object") from None
+            raise click.UsageError(f"--set {name}= takes {_TAKE_JSON[name]}") from None
     return parsed
 
 

@@ -1,7 +1,9 @@
 """The wire: what upstream systems publish, and the words that requests and events share."""
 
+from consumer.messages.cancellations import CallCancel, read_cancel
 from consumer.messages.formats import read_moment, rfc3339
 from consumer.messages.requests import (
+    CANCEL,
     FAILED,
     MAX_BODY_BYTES,
     MAX_METADATA,
@@ -19,17 +21,20 @@ from consumer.messages.requests import (
 )
 
 __all__ = [
+    "CANCEL",
     "FAILED",
     "MAX_BODY_BYTES",
     "MAX_METADATA",
     "REQUESTED",
     "STARTED",
+    "CallCancel",
     "CallRequested",
     "ConfirmedBy",
     "Defaults",
     "Invalid",
     "Reason",
     "read_body",
+    "read_cancel",
     "read_json",
     "read_moment",
     "read_request",

@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from consumer.local_time import known_time_zone
 from consumer.messages.formats import NUMBER, REQUEST_ID, UNSEEN, Moment, mismatch
 
 MAX_BODY_BYTES = 64 * 1024
@@ -29,11 +30,12 @@ MAX_DEPTH = 100
 """Of lists and objects within one another."""
 MAX_METADATA = 20
 REQUESTED = "call.requested"
+CANCEL = "call.cancel"
 STARTED = "call.started"
 FAILED = "call.failed"
 
 
-Reason = Literal["refused", "exhausted", "unsure", "invalid", "expired"]
+Reason = Literal["refused", "exhausted", "unsure", "invalid", "expired", "cancelled", "blocked"]
 ConfirmedBy = Literal["answer", "history", "ledger"]
 
 
@@ -68,21 +70,33 @@ def _few(metadata: dict[str, str]) -> dict[str, str]:
     return metadata
 
 
+RequestId = Annotated[str, StringConstraints(max_length=128, pattern=f"^{REQUEST_ID}$")]
 LineOrVoice = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"\S")]
+
+
+AS_SENT = ConfigDict(
+    frozen=True,
+    extra="forbid",
+    strict=True,
+    hide_input_in_errors=True,
+    regex_engine="rust-regex",
+)
+"""How messages are read: nothing is converted, and nothing unknown is let pass."""
+
+
+def absent_rather_than_null(value: object) -> object:
+    """Return the value of a field, which must not be null."""
+    if value is None:
+        raise PydanticCustomError("null", "is null: leave it out instead")
+    return value
 
 
 class CallRequested(BaseModel):
     """``call.requested`` as it arrives, its number in E.164."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        hide_input_in_errors=True,
-        regex_engine="rust-regex",
-    )
+    model_config = AS_SENT
 
-    request_id: Annotated[str, StringConstraints(max_length=128, pattern=f"^{REQUEST_ID}$")]
+    request_id: RequestId
     to_number: Annotated[
         str,
         StringConstraints(max_length=42, pattern=f"^[{UNSEEN}]*{NUMBER}[{UNSEEN}]*$"),
@@ -96,6 +110,8 @@ class CallRequested(BaseModel):
     not_before: Moment | None = None
     expires_at: Moment | None = None
     metadata: Annotated[dict[str, str], AfterValidator(_few)] | None = None
+    time_zone: Annotated[str, AfterValidator(known_time_zone)] | None = None
+    urgent: bool = False
 
     @property
     def not_before_s(self) -> float:
@@ -117,12 +133,7 @@ class CallRequested(BaseModel):
 
     __str__ = __repr__
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _absent_rather_than_null(cls, value: object) -> object:
-        if value is None:
-            raise PydanticCustomError("null", "is null: leave it out instead")
-        return value
+    _no_null = field_validator("*", mode="before")(absent_rather_than_null)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +209,7 @@ def read_request(fields: object, defaults: Defaults) -> CallRequested | Invalid:
     try:
         call = CallRequested.model_validate(fields, context=defaults)
     except ValidationError as error:
-        return Invalid("invalid_field", _describe(error, fields), request_id)
+        return Invalid("invalid_field", describe(error, fields, REQUESTED), request_id)
     line = call.from_line or defaults.line
     if line is None:
         text = "from_line: is missing, and no CALLS_DEFAULT_LINE is set"
@@ -225,17 +236,18 @@ def readable_id(fields: object) -> str | None:
 
 _PLAIN_WORDS = {
     "missing": "is missing",
-    "extra_forbidden": "is no field of call.requested: check its spelling",
     "string_too_long": "is too long",
     "string_too_short": "is empty",
     "string_type": "is not a string",
     "string_unicode": "is not valid Unicode",
     "dict_type": "is not an object",
+    "bool_type": "is not true or false",
 }
 
 
-def _describe(error: ValidationError, fields: Mapping[str, Any]) -> str:
-    """Say what is wrong with which field, never what it held."""
+def describe(error: ValidationError, fields: Mapping[str, Any], message: str) -> str:
+    """Say what is wrong with which of the *fields* of a *message*, never what it held."""
+    words = _PLAIN_WORDS | {"extra_forbidden": f"is no field of {message}: check its spelling"}
     found = []
     for problem in error.errors(include_input=False, include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else "body"
@@ -244,5 +256,5 @@ def _describe(error: ValidationError, fields: Mapping[str, Any]) -> str:
         if problem["type"] == "string_pattern_mismatch":
             found.append(f"{field}: {mismatch(field, fields[name])}")
         else:
-            found.append(f"{field}: {_PLAIN_WORDS.get(problem['type'], problem['msg'])}")
+            found.append(f"{field}: {words.get(problem['type'], problem['msg'])}")
     return "; ".join(dict.fromkeys(found))[:500]

@@ -19,6 +19,8 @@ ADVICE = {
     "unsure": "Replay it: the call history is asked first. OPERATING.md: A call in doubt.",
     "invalid": "Replay with --set if that fixes it; else fix it upstream, and discard this one.",
     "expired": "Discard it, or replay it with --set expires_at=…",
+    "cancelled": "Upstream took it back: discard it.",
+    "blocked": "Do what the description says, then replay; or discard it.",
     "broker": "Somebody moved it here, or the broker did: see its log; then replay.",
 }
 
@@ -89,7 +91,10 @@ class DeadLetter:
         return json.dumps(told | {"headers": own, "request": body}, ensure_ascii=False)
 
 
-_HARMLESS = ("request_id", "from_line", "voice", "not_before", "expires_at")
+_HARMLESS = (
+    *("request_id", "from_line", "voice", "not_before", "expires_at"),
+    *("time_zone", "urgent"),
+)
 _TOLD = ("id", "failed_at", "reason", "code", "description", "http_status", "attempt", "replay")
 
 

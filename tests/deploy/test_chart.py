@@ -267,6 +267,14 @@ WRONG: dict[str, tuple[Object, str]] = {
         {"secrets": OWN | {"existingSecret": "addresses"}},
         "/secrets/rabbitmqUrl.*maxLength",
     ),
+    "hours in words": (
+        MINIMAL | {"settings": {"callingHours": "daytime"}},
+        "/settings/callingHours.*pattern",
+    ),
+    "countries as YAML reads Norway": (
+        MINIMAL | {"settings": {"countries": False}},
+        "/settings/countries.*string",
+    ),
     "no probes": (MINIMAL | {"settings": {"httpPort": 0}}, "/settings/httpPort.*minimum"),
     "root": (MINIMAL | {"podSecurityContext": {"runAsUser": 0}}, "/runAsUser.*minimum"),
 }
@@ -326,9 +334,10 @@ def test_the_worker_reads_its_settings_as_they_were_given(
 
     read = read_settings(variables)
 
-    for key, value in given.get("settings", {}).items():
-        found = getattr(read, snake(key))
-        assert (list(found) if isinstance(found, tuple) else found) == value
+    settings = {snake(key): value for key, value in given.get("settings", {}).items()}
+    wanted = Settings.model_validate(settings)
+    for field in settings:
+        assert getattr(read, field) == getattr(wanted, field), field
     assert read.rabbitmq_url
     assert read.bitrix24_url
 

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker, validators
 from jsonschema.exceptions import ValidationError
+from pydantic import BaseModel
 
 from consumer.events import (
     CallFailed,
@@ -31,18 +32,22 @@ from consumer.events import (
     invalid_event_id,
     to_json,
 )
+from consumer.local_time import time_zones
 from consumer.messages import (
+    CANCEL,
     FAILED,
     MAX_BODY_BYTES,
     MAX_METADATA,
     REQUESTED,
     STARTED,
+    CallCancel,
     CallRequested,
     ConfirmedBy,
     Defaults,
     Invalid,
     Reason,
     read_body,
+    read_cancel,
 )
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -51,10 +56,10 @@ README = (SCHEMAS / "README.md").read_text()
 ASYNCAPI = yaml.safe_load((SCHEMAS / "asyncapi.yaml").read_text())
 MESSAGES = {
     name: json.loads((SCHEMAS / f"{name}.schema.json").read_text())
-    for name in (REQUESTED, STARTED, FAILED)
+    for name in (REQUESTED, CANCEL, STARTED, FAILED)
 }
 EVENTS: dict[str, type[CallStarted | CallFailed]] = {STARTED: CallStarted, FAILED: CallFailed}
-LEAST_EXAMPLES = {REQUESTED: 12, STARTED: 3, FAILED: 3}
+LEAST_EXAMPLES = {REQUESTED: 12, CANCEL: 3, STARTED: 3, FAILED: 3}
 DEFAULTS = Defaults(line="reg151083")
 
 FORMATS = FormatChecker(formats=())
@@ -175,6 +180,25 @@ def test_schema_and_worker_refuse_a_bad_request_for_the_same_one_mistake(path: P
     assert verdict.description.startswith("the body" if field == "body" else f"{field}: ")
 
 
+@each(CANCEL, "good")
+def test_schema_and_worker_accept_a_good_cancellation(path: Path) -> None:
+    body = path.read_bytes()
+
+    assert not errors(CANCEL, json.loads(body))
+    assert isinstance(read_cancel(body), CallCancel)
+
+
+@each(CANCEL, "bad")
+def test_schema_and_worker_refuse_a_bad_cancellation_for_the_same_one_mistake(path: Path) -> None:
+    body = path.read_bytes()
+
+    (field,) = blamed(CANCEL, json.loads(body))
+    verdict = read_cancel(body)
+
+    assert isinstance(verdict, Invalid)
+    assert verdict.description.startswith("the body" if field == "body" else f"{field}: ")
+
+
 @events("good")
 def test_a_good_event_is_what_the_code_writes(path: Path) -> None:
     message, fields = path.parent.name, json.loads(path.read_bytes())
@@ -212,9 +236,10 @@ def test_an_event_may_grow_new_fields(message: str) -> None:
 # --- the code that mirrors them
 
 
-def test_the_request_model_has_the_fields_of_the_schema() -> None:
-    schema = MESSAGES[REQUESTED]
-    fields = CallRequested.model_fields
+@pytest.mark.parametrize(("message", "model"), [(REQUESTED, CallRequested), (CANCEL, CallCancel)])
+def test_a_model_has_the_fields_of_the_schema(message: str, model: type[BaseModel]) -> None:
+    schema = MESSAGES[message]
+    fields = model.model_fields
     required = {name for name, field in fields.items() if field.is_required()}
 
     assert schema["additionalProperties"] is False
@@ -222,13 +247,22 @@ def test_the_request_model_has_the_fields_of_the_schema() -> None:
     assert required == set(schema["required"])
 
 
+LIMITED: dict[str, tuple[type[BaseModel], list[str]]] = {
+    REQUESTED: (
+        CallRequested,
+        ["request_id", "to_number", "text_to_pronounce", "from_line", "voice", "urgent"],
+    ),
+    CANCEL: (CallCancel, ["request_id", "reason"]),
+}
+
+
 @pytest.mark.parametrize(
-    "field", ["request_id", "to_number", "text_to_pronounce", "from_line", "voice"]
+    ("message", "field"), [(message, field) for message in LIMITED for field in LIMITED[message][1]]
 )
-def test_the_request_model_has_the_limits_of_the_schema(field: str) -> None:
-    model = CallRequested.model_json_schema()["properties"][field]
+def test_a_model_has_the_limits_of_the_schema(message: str, field: str) -> None:
+    model = LIMITED[message][0].model_json_schema()["properties"][field]
     limits = model["anyOf"][0] if "anyOf" in model else model
-    schema = MESSAGES[REQUESTED]["properties"][field]
+    schema = MESSAGES[message]["properties"][field]
 
     for limit in ("type", "pattern", "minLength", "maxLength"):
         assert limits.get(limit) == schema.get(limit), limit
@@ -283,6 +317,17 @@ def test_whether_a_number_is_possible_only_the_worker_can_say(
     assert isinstance(verdict, CallRequested) is accepted
 
 
+def test_the_schema_lets_every_time_zone_pass_and_the_worker_knows_which_are_some() -> None:
+    fields = MESSAGES[REQUESTED]["examples"][0]
+
+    for zone in time_zones():
+        assert not errors(REQUESTED, fields | {"time_zone": zone}), zone
+    assert not errors(REQUESTED, fields | {"time_zone": "Europe/Nowhere"})
+    verdict = read_body(json.dumps(fields | {"time_zone": "Europe/Nowhere"}).encode(), DEFAULTS)
+    assert isinstance(verdict, Invalid)
+    assert verdict.description.startswith("time_zone: is no time zone")
+
+
 # --- requests nobody thought of
 
 GOOD_REQUESTS = [json.loads(path.read_bytes()) for path in examples(REQUESTED, "good")]
@@ -315,6 +360,7 @@ VALUES = st.one_of(
     st.integers(0, 130).map("x".__mul__),
     st.integers(1990, 2010).map("é".__mul__),
     st.from_regex(r"\A[A-Za-z0-9._:\- \n]{0,130}\Z"),
+    st.sampled_from(sorted(time_zones())),
     MOMENTS,
     st.lists(TEXTS, max_size=2),
     st.dictionaries(TEXTS, st.one_of(TEXTS, st.none(), st.integers()), max_size=2),
@@ -341,15 +387,21 @@ def mutated_requests(draw: st.DrawFn) -> dict[str, object]:
 def test_schema_and_worker_agree_on_requests_nobody_thought_of(fields: dict[str, object]) -> None:
     verdict = read_body(json.dumps(fields).encode(), DEFAULTS)
 
-    accepted = isinstance(verdict, CallRequested) or _only_the_number_is_impossible(verdict)
+    accepted = isinstance(verdict, CallRequested) or _only_the_worker_can_tell(verdict, fields)
 
     assert accepted is not bool(errors(REQUESTED, fields))
 
 
-def _only_the_number_is_impossible(verdict: Invalid) -> bool:
+def _only_the_worker_can_tell(verdict: Invalid, fields: dict[str, object]) -> bool:
     """Tell whether all the worker minds is what no schema can judge."""
-    judgement = r"to_number: is (no|not a possible) phone number[^;]*"
-    return re.fullmatch(judgement, verdict.description) is not None
+    number = r"to_number: is (no|not a possible) phone number[^;]*"
+    zone = r"time_zone: is no time zone[^;]*"
+    if re.fullmatch(rf"({number}|{zone})(; {zone})?", verdict.description) is None:
+        return False
+    looks_like_one = MESSAGES[REQUESTED]["properties"]["time_zone"]
+    return "time_zone: " not in verdict.description or VALIDATOR(looks_like_one).is_valid(
+        fields["time_zone"]
+    )
 
 
 # --- the AsyncAPI document

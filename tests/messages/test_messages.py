@@ -62,6 +62,8 @@ def test_a_request_is_read_as_it_was_sent() -> None:
         not_before="2026-03-17T13:00:00+01:00",
         expires_at="2026-03-17T20:00:00Z",
         metadata={"order": "17", "": ""},
+        time_zone="Europe/Berlin",
+        urgent=True,
     )
 
     call = accepted(read_body(sent, Defaults()))
@@ -71,7 +73,15 @@ def test_a_request_is_read_as_it_was_sent() -> None:
         "not_before": NOW,
         "expires_at": datetime(2026, 3, 17, 20, tzinfo=UTC),
         "metadata": {"order": "17", "": ""},
+        "time_zone": "Europe/Berlin",
+        "urgent": True,
     }
+
+
+def test_a_request_is_not_urgent_and_names_no_zone_unless_it_says_so() -> None:
+    call = accepted(read_body(body(), Defaults()))
+
+    assert (call.time_zone, call.urgent) == (None, False)
 
 
 def test_what_a_request_leaves_out_the_settings_say() -> None:
@@ -319,6 +329,7 @@ def test_a_body_that_cannot_be_read_is_refused(sent: bytes, invalid: Invalid) ->
 
 A_MOMENT = "is not an RFC 3339 time with offset, as 2026-01-31T09:00:00Z"
 NO_NUMBER = "is no phone number: write +<country code><number>, or set CALLS_DEFAULT_REGION"
+A_ZONE = "is no time zone: write an IANA name with its capitals, as Europe/Berlin"
 BLANK = "is nothing but blanks"
 IMPOSSIBLE = "is not a possible phone number: check its length"
 
@@ -415,6 +426,16 @@ WRONG_FIELDS: dict[str, tuple[bytes, str]] = {
     "seconds since the epoch": (body(expires_at=1773740709), f"expires_at: {A_MOMENT}"),
     "time true": (body(expires_at=True), f"expires_at: {A_MOMENT}"),
     "time null": (body(expires_at=None), "expires_at: is null: leave it out instead"),
+    "zone of nowhere": (body(time_zone="Europe/Nowhere"), f"time_zone: {A_ZONE}"),
+    "zone in small letters": (body(time_zone="europe/berlin"), f"time_zone: {A_ZONE}"),
+    "zone as an offset": (body(time_zone="+01:00"), f"time_zone: {A_ZONE}"),
+    "zone as a file": (body(time_zone="../../etc/passwd"), f"time_zone: {A_ZONE}"),
+    "empty zone": (body(time_zone=""), f"time_zone: {A_ZONE}"),
+    "zone as a number": (body(time_zone=1), "time_zone: is not a string"),
+    "zone null": (body(time_zone=None), "time_zone: is null: leave it out instead"),
+    "urgent as text": (body(urgent="true"), "urgent: is not true or false"),
+    "urgent as a number": (body(urgent=1), "urgent: is not true or false"),
+    "urgent null": (body(urgent=None), "urgent: is null: leave it out instead"),
     "misspelt field": (
         body(expire_at="2026-03-17T12:00:00Z"),
         "expire_at: is no field of call.requested: check its spelling",
