@@ -17,6 +17,9 @@ The modules at the top, in reading order:
     worker          one task for each request id; the acknowledgement
     processor       one request: read the ledger, take a step
     steps           what a message asks for, given the ledger's entry (pure)
+    entries         the entry that follows from another (pure)
+    claims          our own rules, then the claim: may it be dialled now?
+    controls        what operators say while workers run: paused, blocked
     interruptible   which tasks only wait, so that they may be cancelled
     caller          one call within the limits
     decision        what the outcome of a call leads to (pure)
@@ -28,7 +31,6 @@ The modules at the top, in reading order:
     settings        all settings, their defaults, and what they may be
     environment     reads the settings, once: variables, .env, files
     addresses       the addresses among the settings
-    local_time      hours, days and time zones, as people write them (pure)
     log             structured logs, without secrets
     masking         hides secrets, numbers and texts
     metrics         what Prometheus reads
@@ -39,8 +41,8 @@ The modules at the top, in reading order:
 
 The rooms, each for one thing outside, or one kind of work:
 
-    messages/       requests, cancellations, formats: the contract in, and how its fields are
-                    written
+    messages/       requests, cancellations, formats, local_time: the contract in, and how its
+                    fields are written
     bitrix24/       errors, lookup, known_words, responses, call_history, portal, transport: all
                     that is known of Bitrix24
     rabbitmq/       subscription, connection, refusals, losses, topology, declaration,

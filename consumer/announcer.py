@@ -8,7 +8,7 @@ from typing import Any, Literal, assert_never
 from prometheus_client import Counter
 
 from consumer import metrics
-from consumer.delivery import Delivery, MessageHeaders, Unreadable
+from consumer.delivery import Delivery, Unreadable
 from consumer.events import (
     CallFailed,
     CallStarted,
@@ -65,6 +65,8 @@ class Announcer:
                 return [self._started(entry, delivery, asked_again=asked_again)]
             case "delayed":
                 return [self.postponed(delivery, entry.due_at - entry.changed_at, entry)]
+            case "failed" if entry.reason == "cancelled":
+                return [self.cancelled(entry, delivery.headers.trace)]
             case "failed" if entry.published:
                 return [self._failed(entry, delivery)]
             case "failed":
@@ -107,6 +109,17 @@ class Announcer:
             counter=metrics.DELAYED.labels(delay),
         )
 
+    def cancelled(self, entry: Entry, trace: tuple[tuple[str, str], ...] = ()) -> Announcement:
+        """Return what belongs to a request that was taken back: no dead letter.
+
+        Where it was waiting, its message is in a delay queue still: so the event tells what the
+        ledger knows, whenever it is published.
+        """
+        event = self._call_failed(entry)
+        counter = None if entry.published else metrics.CANCELLED
+        fields = {"reason": event.reason, "code": event.code}
+        return Announcement(self._event(event, trace), "call.failed", "info", fields, counter)
+
     def invalid(self, message: Delivery | Unreadable, error: Invalid) -> list[Announcement]:
         """Return what belongs to a message that is no request; it has no entry in the ledger.
 
@@ -128,7 +141,7 @@ class Announcer:
         # No attempt was made, whatever the message says.
         told = {"reason": "invalid", "code": error.code, "description": error.description}
         announced = Announcement(
-            self._event(event, headers), "call.failed", "warning", told | {"attempt": 0}
+            self._event(event, headers.trace), "call.failed", "warning", told | {"attempt": 0}
         )
         counter = metrics.DEAD_LETTERS.labels("invalid")
         if isinstance(message, Unreadable) and not message.parsed:
@@ -155,7 +168,9 @@ class Announcer:
             metadata=delivery.call.metadata if delivery.call else None,
         )
         fields = {"call_id": entry.call_id, "confirmed_by": event.confirmed_by}
-        return Announcement(self._event(event, delivery.headers), "call.started", fields=fields)
+        return Announcement(
+            self._event(event, delivery.headers.trace), "call.started", fields=fields
+        )
 
     def _dead_letter(self, entry: Entry, delivery: Delivery) -> Announcement:
         headers = replace(
@@ -170,7 +185,18 @@ class Announcer:
         return Announcement(letter, counter=metrics.DEAD_LETTERS.labels(entry.reason))
 
     def _failed(self, entry: Entry, delivery: Delivery) -> Announcement:
-        event = CallFailed(
+        event = replace(
+            self._call_failed(entry),
+            to_number=delivery.number,
+            metadata=delivery.call.metadata if delivery.call else None,
+        )
+        fields = {"reason": event.reason, "code": event.code, "cause": _cause(entry)}
+        outgoing = self._event(event, delivery.headers.trace)
+        return Announcement(outgoing, "call.failed", "warning", fields)
+
+    @staticmethod
+    def _call_failed(entry: Entry) -> CallFailed:
+        return CallFailed(
             event_id=event_id(entry.request_id, entry.replay, "call.failed"),
             request_id=entry.request_id,
             reason=entry.reason or "refused",
@@ -180,13 +206,8 @@ class Announcer:
             attempt=entry.attempt,
             replay=entry.replay,
             failed_at=_time(entry.changed_at),
-            to_number=delivery.number,
             from_line=entry.line,
-            metadata=delivery.call.metadata if delivery.call else None,
         )
-        fields = {"reason": event.reason, "code": event.code, "cause": _cause(entry)}
-        outgoing = self._event(event, delivery.headers)
-        return Announcement(outgoing, "call.failed", "warning", fields)
 
     def _to_dead_letters(
         self, body: bytes, headers: Mapping[str, Any], request_id: str | None
@@ -198,11 +219,11 @@ class Announcer:
             correlation_id=request_id,
         )
 
-    def _event(self, event: Event, headers: MessageHeaders) -> Outgoing:
+    def _event(self, event: Event, trace: tuple[tuple[str, str], ...]) -> Outgoing:
         kind = event_type(event)
         return Outgoing(
             body=to_json(event),
-            headers=cloud_event_headers(event, self._source) | dict(headers.trace),
+            headers=cloud_event_headers(event, self._source) | dict(trace),
             routing_key=kind,
             exchange=self._topology.exchange,
             kind=kind,

@@ -5,23 +5,28 @@ import math
 from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import structlog
 
 from consumer.announcer import Announcer
 from consumer.bitrix24.portal import Portal
 from consumer.caller import Caller
+from consumer.claims import Claims
+from consumer.controls import LiveControls
 from consumer.health import Part, serve
 from consumer.housekeeping import Housekeeping, keep_running
 from consumer.interruptible import Interruptible
 from consumer.ledger import Ledger
 from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
+from consumer.limits.calling_hours import CallingHours
 from consumer.limits.circuit_breaker import CircuitBreaker
+from consumer.limits.own_rules import OwnRules
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.operations.evictions import Evictions
 from consumer.probe import Probe
-from consumer.processor import Processor, Rules
+from consumer.processor import Processor
 from consumer.rabbitmq.declaration import declare, explained
 from consumer.rabbitmq.lease import Lease
 from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
@@ -62,7 +67,9 @@ class App:
         self._settings = settings
         self._url = settings.needed("rabbitmq_url")
         portal_url = settings.needed("bitrix24_url")
+        self.owner = str(uuid4())
         self.topology = topology_of(settings)
+        self.announcer = Announcer(self.topology)
         self._stop = asyncio.Event()
         self._started = False
         self._startup = Startup()
@@ -93,6 +100,7 @@ class App:
             settings.default_line,
         )
         self.recovery = Recovery(self.ledger, self.subscription)
+        self.controls = LiveControls(self.ledger.controls, self.subscription)
         self.worker = _build_worker(self, settings, rate_limiter)
         self.lease = Lease(self._url, settings.queue, self.ledger)
         self._housekeeping = Housekeeping(
@@ -113,6 +121,7 @@ class App:
             subscription=self.subscription,
             publisher=self.publisher,
             breaker=self.breaker,
+            controls=self.controls,
             policies=self.policies,
             troubles=lambda: self._housekeeping.troubles,
             waits_for=lambda: self._startup.waits_for,
@@ -160,6 +169,7 @@ class App:
         self._startup = startup = Startup(wait_s)
         check_only = not self._settings.declare
         await startup.take("ledger", self.ledger.open)
+        await startup.take("ledger", self.controls.refresh)
         await startup.take(
             "broker", partial(declare, self._url, self.topology, check_only=check_only)
         )
@@ -189,6 +199,7 @@ class App:
         jobs = {
             "subscription": self.subscription.run,
             "breaker": self.breaker.run,
+            "controls": self.controls.run,
             "evictions": self._evictions.run,
             **self._housekeeping.jobs,
         }
@@ -238,28 +249,42 @@ def _build_worker(app: App, settings: Settings, rate_limiter: RateLimiter) -> Wo
         ledger=app.ledger,
         ages=ages,
         recovery=app.recovery,
+        claims=Claims(
+            owner=app.owner,
+            ledger=app.ledger,
+            ages=ages,
+            recovery=app.recovery,
+            controls=app.controls,
+            rules=OwnRules(settings.countries, settings.max_per_number_per_day),
+            hours=CallingHours(settings.calling_hours, settings.calling_days, settings.time_zone),
+            waits=waits,
+        ),
         caller=Caller(
             app.portal,
             rate_limiter,
             app.breaker,
+            paused=lambda: app.controls.paused,
             delays_s=settings.retry_delays_s,
             operating_limit_s=settings.operating_limit_s * NEAR_THE_LIMIT,
         ),
-        reconciler=Reconciler(app.ledger, app.portal, rate_limiter, settings.history_lag_s),
+        reconciler=Reconciler(
+            app.ledger,
+            app.portal,
+            rate_limiter,
+            ages,
+            lag_s=settings.history_lag_s,
+            delays_s=settings.retry_delays_s,
+            retry_unsure=settings.when_unsure == "retry",
+        ),
         recorder=Recorder(
             ledger=app.ledger,
             ages=ages,
             recovery=app.recovery,
-            announcer=Announcer(app.topology),
+            announcer=app.announcer,
             publisher=app.publisher,
         ),
         waits=waits,
-        rules=Rules(
-            delays_s=settings.retry_delays_s,
-            timeout_s=settings.timeout_s,
-            lag_s=settings.history_lag_s,
-            retry_unsure=settings.when_unsure == "retry",
-        ),
+        timeout_s=settings.timeout_s,
     )
     return Worker(
         processor=processor,

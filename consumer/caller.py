@@ -1,7 +1,7 @@
 """One call within the limits: its turn, the request, and what the answer changes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -50,22 +50,25 @@ class Caller:
     """Places calls, as fast as the portal allows, and only while the breaker is closed.
 
     Args:
+        paused: Whether an operator has paused all calls.
         delays_s: One wait in seconds per retry, growing.
         operating_limit_s: From so many seconds of operating time on, wait for some to drop out.
     """
 
-    def __init__(  # one for each limit
+    def __init__(  # noqa: PLR0913  # one for each limit
         self,
         portal: Portal,
         rate_limiter: RateLimiter,
         breaker: CircuitBreaker,
         *,
+        paused: Callable[[], bool],
         delays_s: Sequence[int],
         operating_limit_s: float,
     ) -> None:
         self._portal = portal
         self._rate_limiter = rate_limiter
         self._breaker = breaker
+        self._paused = paused
         self._delays_s = delays_s
         self._operating_limit_s = operating_limit_s
         self.stopping = False
@@ -77,7 +80,7 @@ class Caller:
         Raises:
             GivenBack: The worker is stopping, or paused.
         """
-        if self.stopping or self._breaker.is_open:
+        if self.stopping or self._paused() or self._breaker.is_open:
             raise GivenBack
 
     async def turn(self) -> Turn:

@@ -90,9 +90,9 @@ class Reconcile:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Publish `call.failed` and keep a dead letter."""
+    """Publish `call.failed`, and keep a dead letter unless upstream took the request back."""
 
-    reason: Literal["refused", "exhausted", "unsure"]
+    reason: Literal["refused", "exhausted", "unsure", "cancelled"]
     failure: Failure
 
 

@@ -59,6 +59,11 @@ DEAD_LETTERS = Counter(
     ["reason"],
     registry=REGISTRY,
 )
+CANCELLED = Counter(
+    "call_consumer_cancelled",
+    "Requests that ended because upstream took them back.",
+    registry=REGISTRY,
+)
 QUEUE_MESSAGES = Gauge(
     "call_consumer_queue_messages",
     "Messages ready in a queue, without those that the worker has not acknowledged yet.",

@@ -2,39 +2,39 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import assert_never
-from uuid import uuid4
 
 import structlog
 
 from consumer import metrics
-from consumer.bitrix24.errors import REPORTED_FAILURES
 from consumer.bitrix24.portal import CONNECT_TIMEOUT_S
 from consumer.caller import Caller
-from consumer.decision import Announce, Fail, Reconcile, Retry
+from consumer.claims import Claims
+from consumer.decision import Fail, Retry
 from consumer.delivery import Delivery, Unreadable
+from consumer.entries import cancel, in_doubt, reopened
 from consumer.interruptible import Interruptible
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
 from consumer.ledger.beginning import Beginning
+from consumer.ledger.entry import UNSEEN_BODY
 from consumer.ledger.recovery import Recovery
-from consumer.messages import CallRequested, Invalid
+from consumer.messages import Invalid
 from consumer.reconciler import Reconciler
-from consumer.reconciliation import DoubtfulCall, LookUpFailed, NotFound, reconcile
 from consumer.recorder import (
     AlreadyKnown,
     Decided,
-    Expired,
     Ignored,
     Noted,
     Postponed,
+    Reached,
     Recorder,
     Rejected,
     Result,
 )
 from consumer.steps import (
+    Cancelled,
     Due,
     Duplicate,
     IdConflict,
@@ -43,11 +43,9 @@ from consumer.steps import (
     NotYet,
     Orphaned,
     Replayed,
+    Step,
     Superseded,
-    claim,
-    in_doubt,
     next_step,
-    reopened,
 )
 
 STALE_CLAIM_S = 2 * CONNECT_TIMEOUT_S
@@ -56,25 +54,12 @@ STALE_CLAIM_S = 2 * CONNECT_TIMEOUT_S
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """The settings that decide about requests.
-
-    Attributes:
-        delays_s: One wait in seconds per retry, growing.
-        timeout_s: How long one call may take.
-        lag_s: Absence from the history proves nothing until so many seconds after the doubt.
-        retry_unsure: Whether to dial again where no history can tell.
-    """
-
-    delays_s: Sequence[int]
-    timeout_s: float
-    lag_s: float
-    retry_unsure: bool
-
-
 class Processor:
-    """Takes requests through their states: each step returns a result, for the `Recorder`."""
+    """Takes requests through their states: each step returns a result, for the `Recorder`.
+
+    Args:
+        timeout_s: How long one call may take.
+    """
 
     def __init__(  # noqa: PLR0913  # the whole of the worker comes together here
         self,
@@ -83,21 +68,21 @@ class Processor:
         ages: Ages,
         recovery: Recovery,
         caller: Caller,
+        claims: Claims,
         reconciler: Reconciler,
         recorder: Recorder,
         waits: Interruptible,
-        rules: Rules,
+        timeout_s: float,
     ) -> None:
         self._ledger = ledger
         self._ages = ages
         self._recovery = recovery
         self._caller = caller
+        self._claims = claims
         self._reconciler = reconciler
         self._recorder = recorder
-        self._rules = rules
-        self._undecided_s = rules.timeout_s + 2 * CONNECT_TIMEOUT_S
+        self._undecided_s = timeout_s + 2 * CONNECT_TIMEOUT_S
         self._waits = waits
-        self._owner = str(uuid4())
         self._beginning = Beginning(ledger, self._waits)
 
     async def process(self, message: Delivery | Unreadable) -> None:
@@ -136,23 +121,27 @@ class Processor:
             entry=entry,
             age_s=self._ages.age_of(entry),
             now=time.time(),
-            own=entry.owner == self._owner,
+            own=entry.owner == self._claims.owner,
             undecided_s=self._undecided_s,
         )
         digest = self._ledger.digest(delivery.fields)
-        match next_step(known, delivery.headers, digest):
+        return await self._follow(next_step(known, delivery.headers, digest), entry, delivery)
+
+    async def _follow(self, step: Step, entry: Entry, delivery: Delivery) -> Result:
+        match step:
             case IdConflict():
                 text = "request_id: another request already has this id, with other content"
                 return Rejected(Invalid("request_id_reused", text, delivery.request_id))
             case Superseded():
                 return Ignored()
             case Duplicate(asked_again):
-                same = digest == entry.body_digest or self._is_to_same_number(entry, delivery)
-                return AlreadyKnown(entry, asked_again) if same else Ignored()
+                return self._repeat(entry, delivery, asked_again=asked_again)
+            case Cancelled():
+                return Reached(cancel(entry, delivery.headers.replay, time.time()), entry)
             case NotYet(wait_s):
-                return Postponed(wait_s, entry)
+                return self._wait(delivery, entry, wait_s)
             case Orphaned():
-                orphan = replace(entry, owner=self._owner)
+                orphan = replace(entry, owner=self._claims.owner)
                 return Noted(in_doubt(orphan, "WORKER_LOST", time.time()), entry)
             case InDoubt():
                 return await self._reconcile(entry, delivery)
@@ -160,8 +149,15 @@ class Processor:
                 return await self._call(delivery, entry, entry.attempt, entry.replay)
             case Replayed():
                 return await self._replay(entry, delivery)
-            case step:
-                assert_never(step)
+        assert_never(step)
+
+    def _repeat(self, entry: Entry, delivery: Delivery, *, asked_again: bool) -> Result:
+        """Repeat the event of a closed request, unless that would now tell another number."""
+        unseen = entry.body_digest == UNSEEN_BODY
+        same = unseen or entry.body_digest == self._ledger.digest(delivery.fields)
+        if same or self._is_to_same_number(entry, delivery):
+            return AlreadyKnown(entry, asked_again)
+        return Ignored()
 
     async def _begin(self, delivery: Delivery) -> Result:
         """Begin a request that the ledger does not know, believing what its headers say."""
@@ -171,7 +167,7 @@ class Processor:
         lost = headers.unsure_since is not None and not headers.redial
         if lost or (delivery.redelivered and not await self._ledger.has_begun()):
             # Whoever had it before us may have dialled, and this ledger cannot know.
-            draft = self._draft(delivery, call, headers.attempt, headers.replay)
+            draft = self._claims.draft(delivery, call, headers.attempt, headers.replay)
             return Noted(in_doubt(draft, "LEDGER_LOST", time.time()), None)
         if not delivery.redelivered:
             await self._beginning.note_first()
@@ -210,92 +206,50 @@ class Processor:
     async def _reconcile(self, entry: Entry, delivery: Delivery) -> Result:
         """Look a call in doubt up; dial again only if it did not ring, or the rules allow it."""
         call = delivery.request
-        doubt = _doubtful_call(entry, self._ages, retry_unsure=self._rules.retry_unsure)
         if isinstance(call, Invalid):
             # A setting changed, so that its number or line cannot be read any more.
-            return Decided(entry, Fail("unsure", entry.failure), doubt_age_s=doubt.age_s)
+            age_s = self._ages.age_of_doubt(entry)
+            return Decided(entry, Fail("unsure", entry.failure), doubt_age_s=age_s)
         self._caller.check()
         with self._waits:
-            finding = await self._reconciler.look(entry, call)
-        decision = reconcile(doubt, finding, self._rules.delays_s, self._rules.lag_s)
-        log.info(
-            "call.looked_up",
-            finding=type(finding).__name__,
-            reason=finding.reason if isinstance(finding, LookUpFailed) else None,
-            then=type(decision).__name__,
-        )
-        if not isinstance(decision, Reconcile):
-            metrics.DOUBTS_RESOLVED.labels(_SETTLED[type(decision)]).inc()
+            settled = await self._reconciler.settle(entry, call)
+        decision = settled.decision
         if isinstance(decision, Retry) and decision.delay_s <= 0:
-            rang_not = isinstance(finding, NotFound) and finding.conclusive
-            was = replace(entry, unsure_since=None) if rang_not else entry
+            was = replace(entry, unsure_since=None) if settled.rang_not else entry
             return await self._call(delivery, was, decision.attempt, entry.replay)
-        return Decided(entry, decision, call.expires_at_s, doubt.age_s)
+        return Decided(entry, decision, call.expires_at_s, settled.doubt_age_s)
 
     async def _call(
         self, delivery: Delivery, was: Entry | None, attempt: int, replay: int
     ) -> Result:
-        """Wait for the time and the turn, claim, dial at once."""
+        """Wait for the turn, claim, dial at once; unless a rule of our own says not, or not yet."""
         call = delivery.request
         if isinstance(call, Invalid):
             return Rejected(call, forget=was)
-        draft = self._draft(delivery, call, attempt, replay)
-        begin = call.not_before_s
-        if call.has_expired(max(time.time(), begin)):
-            return Expired(draft, was)
-        if (wait_s := begin - time.time()) > 0:
-            return Postponed(wait_s)
+        draft = self._claims.draft(delivery, call, attempt, replay)
+        if (ruled_out := self._claims.ruled_out(call, draft, was)) is not None:
+            return Reached(ruled_out, was)
         with self._waits:
             turn = await self._caller.turn()
-        if call.has_expired(time.time()):
-            return Expired(draft, was)
+        if (ruled_out := self._claims.ruled_out(call, draft, was)) is not None:
+            return Reached(ruled_out, was)
         send_before = time.monotonic() + STALE_CLAIM_S
-        claimed = await self._claim(claim(draft, was, time.time()), was)
-        if claimed is None:  # somebody else has changed the entry: look again
+        claimed = await self._claims.claim(call, draft, was)
+        if claimed is None:
             return await self._take_step(delivery)
+        if claimed.state == "failed":
+            return Reached(claimed, was)
         if time.monotonic() > send_before or self._caller.stopping:
-            # Not dialled, and that is certain: whoever gets the message next may do so.
-            freed = replace(claimed, state="delayed", due_at=claimed.changed_at)
-            return Noted(freed, claimed)
-        metrics.AGE.observe(claimed.claimed_at - max(claimed.first_seen_at, begin))
+            return Noted(self._claims.free(claimed), claimed)
+        metrics.AGE.observe(claimed.claimed_at - max(claimed.first_seen_at, call.not_before_s))
         decision = await self._caller.place(call, attempt, turn, send_before=send_before)
         return Decided(claimed, decision, call.expires_at_s)
 
-    async def _claim(self, claimed: Entry, was: Entry | None) -> Entry | None:
-        """Write down that we are about to dial; return None if somebody else was faster."""
-        while True:
-            try:
-                return await self._recorder.claim(claimed, was)
-            except LedgerDown as error:
-                with self._waits:
-                    await self._recovery.wait(error)
-
-    def _draft(self, delivery: Delivery, call: CallRequested, attempt: int, replay: int) -> Entry:
-        return Entry(
-            request_id=delivery.request_id,
-            state="placing",
-            attempt=attempt,
-            replay=replay,
-            owner=self._owner,
-            first_seen_at=delivery.headers.first_seen_at.timestamp(),
-            changed_at=time.time(),
-            line=call.from_line,
-            clock_offset_s=self._ages.clock_offset_s(),
-            body_digest=self._ledger.digest(delivery.fields),
-            target_digest=self._ledger.digest(call.to_number, call.from_line),
-        )
-
-
-def _doubtful_call(entry: Entry, ages: Ages, *, retry_unsure: bool) -> DoubtfulCall:
-    age_s = ages.age_of_doubt(entry)
-    return DoubtfulCall(
-        attempt=entry.attempt,
-        replayed=entry.replayed_at > 0,
-        age_s=age_s,
-        looking_s=ages.age_of_replay(entry) if entry.replayed_at else age_s,
-        may_retry=retry_unsure or entry.code.upper() in REPORTED_FAILURES,
-        failure=entry.failure,
-    )
-
-
-_SETTLED = {Announce: "found", Retry: "dialled_again", Fail: "left_to_a_person"}
+    def _wait(self, delivery: Delivery, entry: Entry, wait_s: float) -> Result:
+        """Let a request wait, unless a rule has come meanwhile that forbids it."""
+        call = delivery.request
+        if isinstance(call, Invalid) or entry.state != "delayed" or entry.unsure_since is not None:
+            return Postponed(wait_s, entry)
+        draft = self._claims.draft(delivery, call, entry.attempt, entry.replay)
+        blocked = self._claims.blocked(call, draft)
+        return Reached(blocked, entry) if blocked is not None else Postponed(wait_s, entry)

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from consumer.controls import LiveControls
 from consumer.health import Part
 from consumer.limits.circuit_breaker import CircuitBreaker
 from consumer.rabbitmq.policies import Policies
 from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.subscription import Subscription
+
+READY_ALL_THE_SAME = frozenset({"portal", "operator"})
+"""The reasons for a pause that a new process would meet again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +26,7 @@ class Readiness:
     subscription: Subscription
     publisher: Publisher
     breaker: CircuitBreaker
+    controls: LiveControls
     policies: Policies
     troubles: Callable[[], Mapping[str, str]]
     waits_for: Callable[[], tuple[str, str] | None]
@@ -33,7 +38,8 @@ class Readiness:
         return {
             "started": Part(started, "started" if started else "starting or stopping"),
             "broker": Part(
-                self.subscription.consuming or paused == ["portal"],
+                self.subscription.consuming
+                or (paused != [] and READY_ALL_THE_SAME.issuperset(paused)),
                 known.get("broker", self._taking(paused)),
             ),
             "publisher": Part(
@@ -44,7 +50,7 @@ class Readiness:
                 "ledger" not in paused and "ledger" not in known,
                 known.get("ledger", "down" if "ledger" in paused else "writable"),
             ),
-            "pause": Part(ok=True, detail=self.breaker.detail),
+            "pause": Part(ok=True, detail=self.controls.detail or self.breaker.detail),
             # Ready all the same: calls go on, and to take the worker away would fix nothing.
             "policies": Part(ok=True, detail=self.policies.detail),
         }

@@ -3,21 +3,29 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import structlog
 
+from consumer import metrics
 from consumer.bitrix24.call_history import Page, Row, Wanted, by_call_id
+from consumer.bitrix24.errors import REPORTED_FAILURES
 from consumer.bitrix24.portal import Portal
+from consumer.decision import Announce, Fail, Reconcile, Retry
+from consumer.entries import taken_back
 from consumer.ledger import Entry, Ledger, LedgerDown
+from consumer.ledger.ages import Ages
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import CallRequested
 from consumer.reconciliation import (
     Ambiguous,
+    DoubtfulCall,
     Found,
     HistoryFinding,
     LookUpFailed,
     NoHistory,
     NotFound,
+    reconcile,
 )
 
 WINDOW_MARGIN_S = 120.0
@@ -33,6 +41,20 @@ PROOF_CANDIDATES = 3
 PROOF_LASTS_S = 3600.0
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What came of a look-up.
+
+    Attributes:
+        rang_not: Whether it is proved that the call was not placed.
+        doubt_age_s: For how many seconds it has been in doubt.
+    """
+
+    decision: Announce | Retry | Fail | Reconcile
+    rang_not: bool
+    doubt_age_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +80,63 @@ class Reconciler:
 
     Args:
         lag_s: That a call is absent proves nothing until so many seconds after the doubt.
+        delays_s: One wait in seconds per retry, growing.
+        retry_unsure: Whether to dial again where no history can tell.
     """
 
-    def __init__(
-        self, ledger: Ledger, portal: Portal, rate_limiter: RateLimiter, lag_s: float
+    def __init__(  # noqa: PLR0913  # whom it asks, and the settings that decide
+        self,
+        ledger: Ledger,
+        portal: Portal,
+        rate_limiter: RateLimiter,
+        ages: Ages,
+        *,
+        lag_s: float,
+        delays_s: Sequence[int],
+        retry_unsure: bool,
     ) -> None:
         self._ledger = ledger
+        self._ages = ages
+        self._delays_s = delays_s
+        self._retry_unsure = retry_unsure
         self._portal = portal
         self._rate_limiter = rate_limiter
         self._lag_s = lag_s
         self._shown_at = float("-inf")
         self._row_offset_s: float | None = None
         self._warned = False
+
+    async def settle(self, entry: Entry, call: CallRequested) -> Settled:
+        """Look up the call that *entry* may have placed, and say what follows.
+
+        Raises:
+            LedgerDown: It cannot be told whose the calls in the history are.
+        """
+        doubt = self._doubt(entry)
+        finding = await self.look(entry, call)
+        decision = reconcile(doubt, finding, self._delays_s, self._lag_s)
+        log.info(
+            "call.looked_up",
+            finding=type(finding).__name__,
+            reason=finding.reason if isinstance(finding, LookUpFailed) else None,
+            then=type(decision).__name__,
+        )
+        if not isinstance(decision, Reconcile):
+            metrics.DOUBTS_RESOLVED.labels(_resolved(decision)).inc()
+        rang_not = isinstance(finding, NotFound) and finding.conclusive
+        return Settled(decision, rang_not, doubt.age_s)
+
+    def _doubt(self, entry: Entry) -> DoubtfulCall:
+        age_s = self._ages.age_of_doubt(entry)
+        return DoubtfulCall(
+            attempt=entry.attempt,
+            replayed=entry.replayed_at > 0,
+            age_s=age_s,
+            looking_s=self._ages.age_of_replay(entry) if entry.replayed_at else age_s,
+            may_retry=self._retry_unsure or entry.code.upper() in REPORTED_FAILURES,
+            failure=entry.failure,
+            taken_back=taken_back(entry.cancelled_for) if entry.cancelled_at else None,
+        )
 
     async def look(self, entry: Entry, call: CallRequested) -> HistoryFinding:
         """Look in the history for the call that *entry* may have placed.
@@ -202,3 +269,17 @@ class Reconciler:
         if self._shown_at > float("-inf") or await self._ledger.has_seen_history():
             return LookUpFailed("the history could be read before")
         return NoHistory()
+
+
+def _resolved(decision: Announce | Retry | Fail) -> str:
+    """Name the way in which a doubt ended, for the metric."""
+    match decision:
+        case Announce():
+            return "found"
+        case Retry():
+            return "dialled_again"
+        case Fail("cancelled"):
+            return "cancelled"
+        case Fail():
+            return "left_to_a_person"
+    assert_never(decision)

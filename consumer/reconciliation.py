@@ -58,6 +58,7 @@ class DoubtfulCall:
         age_s: Seconds since the answer was lost.
         looking_s: Seconds since it is looked up: since the answer was lost, or since its replay.
         may_retry: Whether to dial again where no history can tell.
+        taken_back: What to say if upstream took the request back: it is not dialled again.
     """
 
     attempt: int
@@ -66,6 +67,7 @@ class DoubtfulCall:
     looking_s: float
     may_retry: bool
     failure: Failure
+    taken_back: Failure | None = None
 
 
 def reconcile(
@@ -79,6 +81,16 @@ def reconcile(
         delays_s: One wait in seconds per allowed retry, growing; not empty.
         lag_s: That a call is absent proves nothing until so many seconds after the doubt.
     """
+    decision = _reconcile(doubt, finding, delays_s, lag_s)
+    if doubt.taken_back is None or not isinstance(decision, Retry):
+        return decision
+    rang_not = isinstance(finding, NotFound) and finding.conclusive
+    return Fail("cancelled", doubt.taken_back) if rang_not else Fail("unsure", doubt.failure)
+
+
+def _reconcile(
+    doubt: DoubtfulCall, finding: HistoryFinding, delays_s: Sequence[int], lag_s: float
+) -> Announce | Retry | Fail | Reconcile:
     shortest_s = float(delays_s[0])
     match finding:
         case Found(call_id):

@@ -10,12 +10,12 @@ import structlog
 from consumer.announcer import Announcement, Announcer
 from consumer.decision import Decision
 from consumer.delivery import Delivery, Unreadable
+from consumer.entries import apply_decision
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
 from consumer.messages import Invalid
 from consumer.rabbitmq.publisher import Publisher
-from consumer.steps import apply_decision, expire
 
 log = structlog.get_logger(__name__)
 
@@ -45,10 +45,10 @@ class AlreadyKnown:
 
 
 @dataclass(frozen=True, slots=True)
-class Expired:
-    """Its time is over, or would be: the attempt of *draft* is not made."""
+class Reached:
+    """No call was made; *entry* is to be recorded in place of *was*, and published."""
 
-    draft: Entry
+    entry: Entry
     was: Entry | None
 
 
@@ -80,7 +80,7 @@ class Ignored:
     """Nothing is to be done."""
 
 
-Result = Rejected | Postponed | AlreadyKnown | Decided | Expired | Noted | Ignored
+Result = Rejected | Postponed | AlreadyKnown | Decided | Reached | Noted | Ignored
 
 
 class Recorder:
@@ -104,10 +104,10 @@ class Recorder:
     async def carry_out(self, result: Result, message: Delivery | Unreadable) -> bool:
         """Act on the result of a step; return whether the message is done with."""
         entry = await self._entry_after(result)
-        if entry is None and isinstance(result, Decided | Expired):
+        if entry is None and isinstance(result, Decided | Reached):
             log.warning("call.overtaken")
             return False
-        if isinstance(result, Noted):
+        if isinstance(result, Noted) or await self._was_taken_back(result, entry):
             return False
         if isinstance(result, Ignored):
             log.info("call.superseded")
@@ -129,9 +129,7 @@ class Recorder:
                     was, decision, now, expires_at=expires_at, unsure_since=since
                 )
                 return await self._record(reached, was)
-            case Expired(draft, was):
-                return await self._record(expire(draft, was), was)
-            case Noted(entry, was):
+            case Reached(entry, was) | Noted(entry, was):
                 return await self._record(entry, was)
             case AlreadyKnown(entry):
                 return entry
@@ -154,15 +152,13 @@ class Recorder:
                 return self._announcer.announcements(entry, message, asked_again=again)
         return []
 
-    async def claim(self, claimed: Entry, was: Entry | None) -> Entry | None:
-        """Write a claim in place of *was*; return None if somebody else was faster.
-
-        Raises:
-            LedgerDown: It may be written all the same: to write it again tells.
-        """
-        if was is not None and was.state == "started":
-            await self._ledger.earlier.remember_call(was)
-        return await self._ledger.put(claimed, was)
+    async def _was_taken_back(self, result: Result, entry: Entry | None) -> bool:
+        """Tell whether a request was taken back during its call, and is not to wait for another."""
+        if entry is None or entry.state != "delayed" or not isinstance(result, Decided):
+            return False
+        current = await self._ledger.get(entry.request_id)
+        taken_back = current is not None and current.cancelled_at > 0
+        return taken_back and entry.unsure_since is None
 
     async def _record(self, reached: Entry, was: Entry | None) -> Entry | None:
         """Write an outcome however long it takes; a call that the portal accepted always wins."""

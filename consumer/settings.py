@@ -19,8 +19,8 @@ from pydantic_core import PydanticCustomError
 
 from consumer.addresses import AmqpUrls, LedgerUrl, PortalUrl, is_loopback
 from consumer.errors import OperatorError
-from consumer.local_time import Hours, known_time_zone, read_days, read_hours
 from consumer.messages import Defaults
+from consumer.messages.local_time import Hours, known_time_zone, read_days, read_hours
 
 PREFIX = "CALLS_"
 Secret = Literal["rabbitmq_url", "bitrix24_url"]

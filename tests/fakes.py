@@ -77,7 +77,8 @@ class FakeReconciler:
     findings: list[HistoryFinding] = field(default_factory=list)
     looked_up: list[Entry] = field(default_factory=list)
 
-    async def look(self, entry: Entry, _: CallRequested) -> HistoryFinding:
+    async def look(self, entry: Entry, call: CallRequested) -> HistoryFinding:
+        assert call.request_id == entry.request_id
         self.looked_up.append(entry)
         return self.findings.pop(0) if len(self.findings) > 1 else self.findings[0]
 

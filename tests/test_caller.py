@@ -74,6 +74,7 @@ class Phone:
     portal: FakePortal = field(default_factory=FakePortal)
     limiter: FakeLimiter = field(default_factory=FakeLimiter)
     number: int = 0
+    paused: bool = False
 
     def __post_init__(self) -> None:
         async def well(*_: object) -> bool:
@@ -82,7 +83,14 @@ class Phone:
         self.breaker = CircuitBreaker(2, FakeSubscription(), well, None)
         portal: Any = self.portal
         limiter: Any = self.limiter
-        self.caller = Caller(portal, limiter, self.breaker, delays_s=(5, 30), operating_limit_s=400)
+        self.caller = Caller(
+            portal,
+            limiter,
+            self.breaker,
+            paused=lambda: self.paused,
+            delays_s=(5, 30),
+            operating_limit_s=400,
+        )
 
     async def call(self, *outcomes: Outcome | Exception) -> Decision:
         """Place a call of another request that is answered like that."""

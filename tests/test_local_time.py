@@ -3,7 +3,7 @@
 import pytest
 from pydantic_core import PydanticCustomError
 
-from consumer.local_time import (
+from consumer.messages.local_time import (
     DAY_S,
     Hours,
     known_time_zone,

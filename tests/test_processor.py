@@ -6,19 +6,25 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
 from consumer.announcer import Announcer
 from consumer.caller import GivenBack
+from consumer.claims import Claims
+from consumer.controls import LiveControls
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
 from consumer.interruptible import Interruptible
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
+from consumer.limits.calling_hours import CallingHours
+from consumer.limits.own_rules import OwnRules
 from consumer.messages import Defaults
-from consumer.processor import Processor, Rules
+from consumer.processor import Processor
 from consumer.rabbitmq.topology import build_topology
+from consumer.reconciler import Reconciler
 from consumer.reconciliation import (
     Ambiguous,
     Found,
@@ -48,20 +54,48 @@ class Desk:
     reconciler: FakeReconciler = field(default_factory=FakeReconciler)
     publisher: FakePublisher = field(default_factory=FakePublisher)
     subscription: FakeSubscription = field(default_factory=FakeSubscription)
+    rules: OwnRules = field(default_factory=OwnRules)
+    hours: CallingHours = field(default_factory=CallingHours)
+    controls: LiveControls = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.controls = LiveControls(self.ledger.controls, self.subscription)
 
     def processor(self, *, lag_s: float = 300.0, retry_unsure: bool = False) -> Processor:
         """Return a new process's processor."""
-        neighbours: dict[str, Any] = {
-            "caller": self.caller,
-            "reconciler": self.reconciler,
-        }
+        portal: Any = None
         publisher: Any = self.publisher
+        caller: Any = self.caller
+        limiter: Any = None
         ages = Ages(lambda: None)
         recovery = Recovery(self.ledger, self.subscription)
+        waits = Interruptible()
+        reconciler = Reconciler(
+            self.ledger,
+            portal,
+            limiter,
+            ages,
+            lag_s=lag_s,
+            delays_s=(5, 30),
+            retry_unsure=retry_unsure,
+        )
+        reconciler.look = self.reconciler.look  # type: ignore[method-assign]
         return Processor(
             ledger=self.ledger,
             ages=ages,
             recovery=recovery,
+            claims=Claims(
+                owner=str(uuid4()),
+                ledger=self.ledger,
+                ages=ages,
+                recovery=recovery,
+                controls=self.controls,
+                rules=self.rules,
+                hours=self.hours,
+                waits=waits,
+            ),
+            caller=caller,
+            reconciler=reconciler,
             recorder=Recorder(
                 ledger=self.ledger,
                 ages=ages,
@@ -69,9 +103,8 @@ class Desk:
                 announcer=Announcer(build_topology("calls", "q", (5, 30))),
                 publisher=publisher,
             ),
-            waits=Interruptible(),
-            rules=Rules(delays_s=(5, 30), timeout_s=65.0, lag_s=lag_s, retry_unsure=retry_unsure),
-            **neighbours,
+            waits=waits,
+            timeout_s=65.0,
         )
 
     async def entry(self, request_id: str = "r-1") -> Entry:
@@ -84,7 +117,9 @@ class Desk:
 async def desk() -> AsyncIterator[Desk]:
     ledger = Ledger("sqlite://", "queue")
     await ledger.open()
-    yield Desk(ledger)
+    desk = Desk(ledger)
+    await desk.controls.refresh()
+    yield desk
     await ledger.close()
 
 
@@ -421,17 +456,17 @@ async def test_while_the_ledger_is_down_nothing_is_dialled(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumer.ledger.recovery.RETRY_S", 0.0)
-    processor, put, failures = deciding(desk, STARTED), desk.ledger.put, 2
+    processor, claim, failures = deciding(desk, STARTED), desk.ledger.claim, 2
 
-    async def failing(entry: Entry, was: Entry | None) -> Entry | None:
+    async def failing(entry: Entry, was: Entry | None, controls: bytes) -> Entry | None:
         nonlocal failures
         if failures:
             failures -= 1
             assert desk.caller.placed == []
             raise LedgerDown("busy")
-        return await put(entry, was)
+        return await claim(entry, was, controls)
 
-    desk.ledger.put = failing  # type: ignore[method-assign]
+    desk.ledger.claim = failing  # type: ignore[method-assign]
     await processor.process(delivery())
 
     assert len(desk.caller.placed) == 1
@@ -491,17 +526,17 @@ async def test_any_other_outcome_gives_way(desk: Desk) -> None:
 
 
 async def test_what_was_claimed_when_a_stop_came_is_free_for_the_next(desk: Desk) -> None:
-    processor, put = deciding(desk, STARTED), desk.ledger.put
+    processor, claim = deciding(desk, STARTED), desk.ledger.claim
 
-    async def slow(entry: Entry, was: Entry | None) -> Entry | None:
-        written = await put(entry, was)
+    async def slow(entry: Entry, was: Entry | None, controls: bytes) -> Entry | None:
+        written = await claim(entry, was, controls)
         desk.caller.stopping = True
         return written
 
-    desk.ledger.put = slow  # type: ignore[method-assign]
+    desk.ledger.claim = slow  # type: ignore[method-assign]
     with pytest.raises(GivenBack):
         await processor.process(delivery())
-    desk.ledger.put = put  # type: ignore[method-assign]
+    desk.ledger.claim = claim  # type: ignore[method-assign]
     desk.caller.stopping = False
     await desk.processor().process(delivery(redelivered=True))
 

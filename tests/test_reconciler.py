@@ -10,6 +10,7 @@ import pytest
 
 from consumer.bitrix24.call_history import Page, Row
 from consumer.ledger import Entry, Ledger
+from consumer.ledger.ages import Ages
 from consumer.reconciler import NEARBY_S, WINDOW_MARGIN_S, Reconciler
 from consumer.reconciliation import (
     Ambiguous,
@@ -109,13 +110,20 @@ def call() -> CallRequested:
     return asked
 
 
+def reconciler_of(ledger: Ledger, portal: Any, limiter: Any) -> Reconciler:  # noqa: ANN401
+    ages = Ages(lambda: None)
+    return Reconciler(
+        ledger, portal, limiter, ages, lag_s=300.0, delays_s=(5, 30), retry_unsure=False
+    )
+
+
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     ledger = Ledger("sqlite://", "queue")
     await ledger.open()
     portal = FakePortal()
     neighbours: tuple[Any, Any] = (portal, FakeLimiter())
-    yield Desk(ledger, portal, Reconciler(ledger, *neighbours, lag_s=300.0), time.time())
+    yield Desk(ledger, portal, reconciler_of(ledger, *neighbours), time.time())
     await ledger.close()
 
 

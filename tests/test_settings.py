@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from consumer.environment import read_settings, service_variables
-from consumer.local_time import Hours
+from consumer.messages.local_time import Hours
 from consumer.settings import Settings, WrongSettings
 
 BROKER = "amqp://calls:hush-hush@rabbit:5672/vhost"

@@ -8,6 +8,7 @@ import pytest
 
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
 from consumer.delivery import MessageHeaders
+from consumer.entries import apply_decision, claim, in_doubt, reopened
 from consumer.ledger import Entry
 from consumer.steps import (
     Due,
@@ -20,11 +21,7 @@ from consumer.steps import (
     Replayed,
     Step,
     Superseded,
-    apply_decision,
-    claim,
-    in_doubt,
     next_step,
-    reopened,
 )
 
 NOW = 1773748800.0

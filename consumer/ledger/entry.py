@@ -9,6 +9,8 @@ from consumer.messages import ConfirmedBy, Reason
 State = Literal["placing", "started", "delayed", "failed"]
 Scheduled = Literal["not_before", "calling_hours"]
 """What a request waits for that no attempt has failed."""
+UNSEEN_BODY = ""
+"""The digest of the body of a request that no worker has seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class Entry:
         due_at: When delayed: not before then.
         scheduled: What it waits for, where it does not wait because of a failure.
         cancelled_at: When it was taken back, 0 if it was not. Set by `Ledger.cancel` alone.
+        cancelled_for: Why, if upstream said so.
         replayed_at: When this replay began, if the one before is in doubt and it has not dialled;
             else 0.
         rows_from: A row of the call history that is older may belong to an earlier replay.
@@ -50,6 +53,7 @@ class Entry:
     due_at: float = 0.0
     scheduled: Scheduled | None = None
     cancelled_at: float = 0.0
+    cancelled_for: str | None = None
     replayed_at: float = 0.0
     rows_from: float = 0.0
     clock_offset_s: float | None = None

@@ -178,11 +178,12 @@ class Ledger:
         while True:
             with metrics.LEDGER.labels("cancel").time():
                 await self._store.execute(
-                    "UPDATE calls SET cancelled_at = $3"
+                    "UPDATE calls SET cancelled_at = $3, cancelled_for = $4"
                     " WHERE queue = $1 AND request_id = $2 AND cancelled_at = 0",
                     self._queue,
                     unseen.request_id,
                     unseen.cancelled_at,
+                    unseen.cancelled_for,
                 )
             entry = await self.get(unseen.request_id) or await self.put(unseen, None)
             if entry is not None and entry.cancelled_at:
@@ -200,7 +201,10 @@ class Ledger:
     async def _holds(self, entry: Entry) -> bool:
         """Tell whether *entry* is what the ledger holds, taken back or not."""
         held = await self.get(entry.request_id)
-        return held is not None and replace(held, cancelled_at=entry.cancelled_at) == entry
+        if held is None:
+            return False
+        ours = replace(entry, cancelled_at=held.cancelled_at, cancelled_for=held.cancelled_for)
+        return held == ours
 
     async def forget(self, entry: Entry) -> None:
         """Remove an entry, if it is still as given."""

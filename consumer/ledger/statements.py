@@ -7,7 +7,7 @@ from typing import Any
 from consumer.ledger.entry import Entry
 
 COLUMNS = tuple(field.name for field in fields(Entry))
-CHANGED = tuple(name for name in COLUMNS if name != "cancelled_at")
+CHANGED = tuple(name for name in COLUMNS if not name.startswith("cancelled_"))
 """What a new version of an entry changes: a cancellation stays, whoever writes."""
 SELECT = f"SELECT queue, {', '.join(COLUMNS)} FROM calls"  # noqa: S608
 INSERT = (

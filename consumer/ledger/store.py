@@ -108,6 +108,7 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE calls ADD COLUMN scheduled TEXT;
     ALTER TABLE calls ADD COLUMN cancelled_at DOUBLE PRECISION NOT NULL DEFAULT 0;
+    ALTER TABLE calls ADD COLUMN cancelled_for TEXT;
     ALTER TABLE calls ADD COLUMN number_digest TEXT NOT NULL DEFAULT '';
     CREATE INDEX calls_by_number ON calls (number_digest, claimed_at);
     CREATE TABLE blocks (

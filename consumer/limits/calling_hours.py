@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from consumer.local_time import DAY_S, DAYS, EVERY_DAY, Hours, time_zone
+from consumer.messages.local_time import DAY_S, DAYS, EVERY_DAY, Hours, time_zone
 
 _THURSDAY = 3
 """The day of the week on which the epoch began."""

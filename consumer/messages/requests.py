@@ -22,8 +22,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from consumer.local_time import known_time_zone
 from consumer.messages.formats import NUMBER, REQUEST_ID, UNSEEN, Moment, mismatch
+from consumer.messages.local_time import known_time_zone
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_DEPTH = 100
@@ -56,12 +56,22 @@ def to_e164(number: str, info: ValidationInfo) -> str:
     except phonenumbers.NumberParseException as error:
         hint = "" if region else ": write +<country code><number>, or set CALLS_DEFAULT_REGION"
         raise PydanticCustomError("phone_number", "is no phone number" + hint) from error
+    written = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
     verdict = phonenumbers.is_possible_number_with_reason(parsed)
-    if verdict != phonenumbers.ValidationResult.IS_POSSIBLE:
+    # What begins with zeros may be possible at home, and another number once it is written +….
+    if verdict != phonenumbers.ValidationResult.IS_POSSIBLE or not _reads_as_itself(written):
         raise PydanticCustomError(
             "phone_number", "is not a possible phone number: check its length"
         )
-    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+    return written
+
+
+def _reads_as_itself(number: str) -> bool:
+    try:
+        again = phonenumbers.parse(number)
+    except phonenumbers.NumberParseException:
+        return False
+    return phonenumbers.format_number(again, phonenumbers.PhoneNumberFormat.E164) == number
 
 
 def _few(metadata: dict[str, str]) -> dict[str, str]:

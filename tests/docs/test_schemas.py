@@ -32,7 +32,6 @@ from consumer.events import (
     invalid_event_id,
     to_json,
 )
-from consumer.local_time import time_zones
 from consumer.messages import (
     CANCEL,
     FAILED,
@@ -49,6 +48,7 @@ from consumer.messages import (
     read_body,
     read_cancel,
 )
+from consumer.messages.local_time import time_zones
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 EXAMPLES = SCHEMAS / "examples"

@@ -63,22 +63,28 @@ class Trap:
 
 
 def watch_ledger(trap: Trap) -> None:
-    put = Ledger.put
+    put, claim = Ledger.put, Ledger.claim
 
-    async def watched(self: Ledger, entry: Entry, was: Entry | None) -> Entry | None:
-        if entry.state == "placing":
-            trap.passed("before the claim")
+    async def watched_claim(
+        self: Ledger, entry: Entry, was: Entry | None, controls: bytes
+    ) -> Entry | None:
+        trap.passed("before the claim")
+        written = await claim(self, entry, was, controls)
+        if written is not None:
+            trap.passed("claimed")
+        return written
+
+    async def watched_put(self: Ledger, entry: Entry, was: Entry | None) -> Entry | None:
         written = await put(self, entry, was)
         if written is None:
             return None
         answered = written.request_id if written.confirmed_by == "answer" else None
-        if written.state == "placing":
-            trap.passed("claimed")
-        elif written.unsure_since is None:
+        if written.unsure_since is None:
             trap.passed("marked out" if written.published else "recorded", answered)
         return written
 
-    Ledger.put = watched  # type: ignore[method-assign]
+    Ledger.claim = watched_claim  # type: ignore[method-assign]
+    Ledger.put = watched_put  # type: ignore[method-assign]
 
 
 def watch_portal(trap: Trap) -> None:

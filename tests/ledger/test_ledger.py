@@ -87,6 +87,7 @@ FULL = Entry(
     due_at=NOW + 4.001,
     scheduled="not_before",
     cancelled_at=NOW + 4.25,
+    cancelled_for="the appointment was moved",
     replayed_at=NOW + 4.5,
     rows_from=NOW + 4.75,
     clock_offset_s=-0.25,
@@ -144,7 +145,9 @@ async def test_every_field_can_change(ledger: Ledger) -> None:
 
     await ledger.put(FULL, was)
 
-    assert await ledger.get(FULL.request_id) == replace(FULL, version=2, cancelled_at=0.0)
+    assert await ledger.get(FULL.request_id) == replace(
+        FULL, version=2, cancelled_at=0.0, cancelled_for=None
+    )
 
 
 async def test_each_change_is_a_new_version(ledger: Ledger) -> None:
@@ -615,9 +618,9 @@ async def test_what_is_taken_back_before_it_came_has_an_entry(ledger: Ledger) ->
 async def test_what_is_taken_back_cannot_be_claimed(ledger: Ledger) -> None:
     waiting = await put(ledger, entry("r-9", state="delayed"))
 
-    cancelled = await ledger.cancel(UNSEEN)
+    cancelled = await ledger.cancel(replace(UNSEEN, cancelled_for="moved"))
 
-    assert cancelled == replace(waiting, cancelled_at=NOW + 1)
+    assert cancelled == replace(waiting, cancelled_at=NOW + 1, cancelled_for="moved")
     claim = replace(waiting, state="placing")
     assert await ledger.claim(claim, waiting, await ledger.controls.version()) is None
 

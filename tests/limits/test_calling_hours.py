@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumer.limits.calling_hours import CallingHours
-from consumer.local_time import DAYS, EVERY_DAY, read_days, read_hours
+from consumer.messages.local_time import DAYS, EVERY_DAY, read_days, read_hours
 
 MINUTE = timedelta(minutes=1)
 

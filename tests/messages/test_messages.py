@@ -632,6 +632,13 @@ def test_no_json_at_all_is_too_much(fields: object, region: str | None) -> None:
         assert accepted(again).to_number == verdict.to_number
 
 
+def test_a_number_that_would_be_another_one_in_e164_is_none() -> None:
+    verdict = read_body(body(to_number="000000"), Defaults(region="DE"))
+
+    assert isinstance(verdict, Invalid)
+    assert "possible phone number" in verdict.description
+
+
 # --- events
 
 STARTED_EVENT = CallStarted(
