@@ -280,7 +280,7 @@ REFUSALS: dict[str, tuple[dict[str, str], type[BrokerUnavailable], str]] = {
 
 @pytest.fixture(scope="module")
 def guarded_url() -> Iterator[str]:
-    """Lend a broker of its own, with limits."""
+    """Lend a broker of its own, with limits, and a user who may declare nothing."""
     if devbroker.find_server() is None:
         pytest.skip("no rabbitmq-server is installed whose limits could be changed")
     with devbroker.PrivateNode() as node:
@@ -292,7 +292,10 @@ def guarded_url() -> Iterator[str]:
             'rabbit_vhost_limit:set(<<"full">>, [{<<"max-connections">>, 0}], <<"t">>),'
             'rabbit_auth_backend_internal:add_user(<<"many">>, <<"many">>, <<"t">>),'
             "rabbit_auth_backend_internal:set_user_limits("
-            '<<"many">>, #{<<"max-connections">> => 0}, <<"t">>).',
+            '<<"many">>, #{<<"max-connections">> => 0}, <<"t">>),'
+            'rabbit_auth_backend_internal:add_user(<<"poor">>, <<"poor">>, <<"t">>),'
+            "rabbit_auth_backend_internal:set_permissions("
+            '<<"poor">>, <<"/">>, <<"^nothing$">>, <<".*">>, <<".*">>, <<"t">>).',
         )
         yield node.url
 
@@ -440,15 +443,10 @@ def test_run_says_in_one_line_that_nothing_is_declared(
 
 
 def test_run_says_in_one_line_what_permission_is_missing(
-    call_consumer: Callable[..., Command],
+    guarded_url: str, call_consumer: Callable[..., Command]
 ) -> None:
-    if devbroker.find_server() is None:
-        pytest.skip("no rabbitmq-server is installed whose users could be changed")
-    with devbroker.PrivateNode() as node:
-        node.ctl("add_user", "poor", "poor-password")
-        node.ctl("set_permissions", "poor", "^nothing$", ".*", ".*")
-        url = URL(node.url).with_user("poor").with_password("poor-password")
-        code, told = run(call_consumer, rabbitmq_url=url)
+    url = URL(guarded_url).with_user("poor").with_password("poor")
+    code, told = run(call_consumer, rabbitmq_url=url)
 
     assert code == 1
     assert re.fullmatch(
