@@ -34,6 +34,7 @@ class Readiness:
     def parts(self, *, started: bool) -> dict[str, Part]:
         """Say how each part is; the worker is ready if all are well."""
         paused = sorted(self.subscription.paused_by)
+        well = paused != [] and READY_ALL_THE_SAME.issuperset(paused)
         known = self._known()
         return {
             "started": Part(started, "started" if started else "starting or stopping"),
