@@ -39,8 +39,7 @@ class Readiness:
         return {
             "started": Part(started, "started" if started else "starting or stopping"),
             "broker": Part(
-                self.subscription.consuming
-                or (paused != [] and READY_ALL_THE_SAME.issuperset(paused)),
+                self.subscription.consuming or well,
                 known.get("broker", self._taking(paused)),
             ),
             "publisher": Part(
