@@ -176,7 +176,8 @@ def rows(text: str) -> list[dict[str, str]]:
 
 
 async def test_a_table_for_a_spreadsheet_has_the_names_of_json(bench: Bench) -> None:
-    await put(bench, "r-1", to_number=NUMBER, metadata={"campaign": "42"}, from_line="reg1")
+    pair = {"campaign": "42"}
+    await put(bench, "r-1", to_number=NUMBER, metadata=pair, from_line="reg1", urgent=True)
 
     table = await table_of(bench)
     whole = await table_of(bench, "--unmask")
@@ -190,6 +191,7 @@ async def test_a_table_for_a_spreadsheet_has_the_names_of_json(bench: Bench) -> 
     assert row["description"] == 'say "no", always'
     assert row["x-first-seen-at"] == "2021-11-19T00:00:00.000Z"
     assert (row["to_number"], row["text_to_pronounce"]) == ("'+12•••••••01", "…")
+    assert row["urgent"] == "true"
     assert (row["from_line"], row["metadata"], row["voice"]) == ("reg1", "…", "")
     (unmasked,) = rows(whole)
     assert (unmasked["to_number"], unmasked["text_to_pronounce"]) == (f"'{NUMBER}", "Hello.")
