@@ -41,8 +41,8 @@ The modules at the top, in reading order:
 
 The rooms, each for one thing outside, or one kind of work:
 
-    messages/       requests, cancellations, formats, local_time: the contract in, and how its
-                    fields are written
+    messages/       requests, cancellations, formats, numbers, local_time: the contract in, and
+                    how its fields are written
     bitrix24/       errors, lookup, known_words, responses, call_history, portal, transport: all
                     that is known of Bitrix24
     rabbitmq/       subscription, connection, refusals, losses, topology, declaration,
@@ -53,10 +53,11 @@ The rooms, each for one thing outside, or one kind of work:
                     postgres, ages, beginning, recovery: what was done for which request
     limits/         rate_limiter, circuit_breaker, calling_hours, own_rules: how fast to call, when
                     and whom, and when not at all
-    operations/     dead_letter, dead_letters, deaths, evictions, turns, check, check_broker,
-                    check_ledger, check_portal, finding, upstream: what the commands do
-    cli/            main, run, upstream, dead_letters, replay, discard, plan, ids, console: the
-                    commands
+    operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, check,
+                    check_broker, check_ledger, check_portal, finding, upstream: what the commands
+                    do
+    cli/            main, run, upstream, dead_letters, filters, ids, plan, replay, replay_plan,
+                    discard, progress, console: the commands
     sandbox/        app, control, parameters, portal, rules, answers, replies, numbers, history,
                     limits, methods, request, switches: a stand-in portal
     demo/           tour, requests, account, environment, broker, private_node, login, signals,

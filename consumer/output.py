@@ -1,17 +1,22 @@
 """What we print: nothing in it acts on a terminal, and a failure to print is one line."""
 
 import codecs
+import csv
 import errno
 import io
 import json
 import os
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
 ESCAPING = "call_consumer.escape"
 """The name of the codec error handler that escapes what a code page lacks."""
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What makes a spreadsheet take a cell for a formula, and run it."""
 
 
 class OutputFailed(Exception):
@@ -70,6 +75,29 @@ def say(*lines: str, err: bool = False) -> None:
         write(sys.stderr if err else sys.stdout, text)
     except OSError as error:
         raise OutputFailed("stderr" if err else "stdout", error) from None
+
+
+def say_csv(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table for a spreadsheet, escaped, in which no cell is a formula.
+
+    Sources: https://www.rfc-editor.org/rfc/rfc4180, https://owasp.org/www-community/attacks/CSV_Injection
+
+    Raises:
+        OutputFailed: It cannot be written.
+    """
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(heads)
+    table.writerows([_cell(value) for value in row] for row in rows)
+    try:
+        write(sys.stdout, text.getvalue())
+    except OSError as error:
+        raise OutputFailed("stdout", error) from None
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else str(value)
+    return ("'" if text.startswith(FORMULA) else "") + escaped(text)
 
 
 def write(stream: TextIO | None, text: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 from consumer.app import App
 from consumer.ledger import Ledger, LedgerDown
 from consumer.limits import circuit_breaker
-from consumer.operations.dead_letter import Choice
+from consumer.operations.choice import Choice
 from consumer.operations.dead_letters import Replay, look, send_back
 from consumer.shutdown import end
 from tests.workbench import Bench

@@ -2,26 +2,24 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, TypeVar, get_args
+from typing import Any
 
 import click
-import structlog
 
 from consumer.cli.console import print_table, run, settings_or_exit
-from consumer.cli.ids import Chooser, NamesIds, choice_of
+from consumer.cli.filters import choice_of, filters
+from consumer.cli.ids import NamesIds
+from consumer.cli.progress import Progress
 from consumer.ledger import Entry, Ledger, LedgerDown
-from consumer.messages import Reason, read_moment, rfc3339
-from consumer.operations.dead_letter import Choice, DeadLetter, Groups, masked
+from consumer.messages import rfc3339
+from consumer.operations.choice import Choice
+from consumer.operations.dead_letter import COLUMNS, DeadLetter, Groups, masked
 from consumer.operations.dead_letters import NoSuchDeadLetter, look
-from consumer.output import ids_of, say, shown_id
+from consumer.output import ids_of, say, say_csv, shown_id
 from consumer.rabbitmq.topology import topology_of
 from consumer.settings import Settings
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-log = structlog.get_logger(__name__)
 
 
 @click.group()
@@ -32,87 +30,47 @@ def dlq() -> None:
     """
 
 
-def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
-    moment = read_moment(value) if value is not None else None
-    if value is not None and moment is None:
-        raise click.BadParameter("write a time with offset, as 2026-01-31T09:00:00Z")
-    return moment
-
-
-def _part(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not value.strip():
-        raise click.BadParameter("is empty, so it would choose all")
-    return value
-
-
-chooser = partial(click.option, cls=Chooser)
-_FILTERS = (
-    chooser(
-        "--reason",
-        "reasons",
-        type=click.Choice([*get_args(Reason), "broker"]),
-        multiple=True,
-        help="Only with this reason; repeatable.",
-    ),
-    chooser("--code", "codes", multiple=True, help="Only with this code; repeatable."),
-    chooser(
-        "--description",
-        metavar="PART",
-        callback=_part,
-        help="Only if the description holds this.",
-    ),
-    chooser("--line", help="Only those that ask for this line."),
-    chooser("--request-id", "ids", multiple=True, help="Only this request; repeatable."),
-    chooser("--since", callback=_moment, help="Only those that failed from this time on."),
-    chooser("--until", callback=_moment, help="Only those that failed before this time."),
-    chooser(
-        "--replayed/--not-replayed", default=None, help="Only those that came back, or did not."
-    ),
-)
-
-
-def filters(command: F) -> F:
-    """Give a command the options that choose dead letters."""
-    for option in reversed(_FILTERS):
-        command = option(command)
-    return command
-
-
 @dlq.command("list")
 @filters
 @click.option("--limit", type=click.IntRange(1), help="The oldest so many.")
 @click.option("--unmask", is_flag=True, help="Show whole numbers, and texts in --json.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, an export.")
-def list_(*, limit: int | None, unmask: bool, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401
-    """List dead letters by time of failure."""
-    settings = settings_or_exit("rabbitmq_url")
-    choice = choice_of(chosen, chosen["ids"])
-    run(lambda: _list(settings, choice, limit, unmask=unmask, as_json=as_json))
-
-
-async def _list(
-    settings: Settings, choice: Choice, limit: int | None, *, unmask: bool, as_json: bool
+@click.option("--csv", "as_csv", is_flag=True, help="Print a table for a spreadsheet.")
+def list_(
+    *,
+    limit: int | None,
+    unmask: bool,
+    as_json: bool,
+    as_csv: bool,
+    **chosen: Any,  # noqa: ANN401
 ) -> None:
-    letters = await letters_of(settings, choice, limit)
+    """List dead letters by time of failure."""
+    if as_json and as_csv:
+        raise click.UsageError("--json or --csv: not both")
+    settings = settings_or_exit("rabbitmq_url")
+    choice = choice_of(settings, chosen, chosen["ids"])
+    letters = run(lambda: letters_of(settings, choice, limit))
     _say_if_none(len(letters))
     if as_json:
-        for letter in letters:
-            say(letter.as_json(unmask=unmask))
-        return
-    rows = [
-        (
-            shown_id(x.id),
-            (x.failed_at or "")[:19].replace("T", " "),
-            x.reason,
-            x.code,
-            x.replay or "",
-            x.number if unmask else masked(x.number),
-            x.description,
+        say(*(letter.as_json(unmask=unmask) for letter in letters))
+    elif as_csv:
+        say_csv(COLUMNS, (letter.as_cells(unmask=unmask) for letter in letters))
+    else:
+        print_table(
+            ("ID", "FAILED AT (UTC)", "REASON", "CODE", "REPLAYS", "NUMBER", "DESCRIPTION"),
+            [_row(letter, unmask=unmask) for letter in letters],
         )
-        for x in letters
-    ]
-    print_table(
-        ("ID", "FAILED AT (UTC)", "REASON", "CODE", "REPLAYS", "NUMBER", "DESCRIPTION"), rows
+
+
+def _row(letter: DeadLetter, *, unmask: bool) -> Sequence[object]:
+    return (
+        shown_id(letter.id),
+        (letter.failed_at or "")[:19].replace("T", " "),
+        letter.reason,
+        letter.code,
+        letter.replay or "",
+        letter.number if unmask else masked(letter.number),
+        letter.description,
     )
 
 
@@ -125,8 +83,25 @@ async def letters_of(
     settings: Settings, choice: Choice, limit: int | None = None
 ) -> list[DeadLetter]:
     """Return the chosen dead letters, the oldest first; all stay where they are."""
-    found = look(settings.needed("rabbitmq_url"), topology_of(settings), choice, limit)
-    return sorted([letter async for letter in found], key=lambda x: x.failed_at or "")[:limit]
+    letters: list[DeadLetter] = []
+    await look_at_each(settings, choice, letters.append, limit)
+    return sorted(letters, key=lambda x: x.failed_at or "")[:limit]
+
+
+async def look_at_each(
+    settings: Settings,
+    choice: Choice,
+    each: Callable[[DeadLetter], None],
+    limit: int | None = None,
+) -> None:
+    """Call *each* with the chosen dead letters, at least *limit* of them, and say how far it is."""
+    url, topology = settings.needed("rabbitmq_url"), topology_of(settings)
+    async with (
+        Progress("looking at dead letters") as progress,
+        aclosing(look(url, topology, choice, limit, seen=progress.note)) as found,
+    ):
+        async for letter in found:
+            each(letter)
 
 
 @dlq.command()
@@ -135,13 +110,13 @@ async def letters_of(
 def stats(*, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401
     """Group dead letters by what went wrong, and say what to do about each group."""
     settings = settings_or_exit("rabbitmq_url")
-    run(lambda: _stats(settings, choice_of(chosen, chosen["ids"]), as_json=as_json))
+    choice = choice_of(settings, chosen, chosen["ids"])
+    run(lambda: _stats(settings, choice, as_json=as_json))
 
 
 async def _stats(settings: Settings, choice: Choice, *, as_json: bool) -> None:
     groups = Groups()
-    async for letter in look(settings.needed("rabbitmq_url"), topology_of(settings), choice):
-        groups.add(letter)
+    await look_at_each(settings, choice, groups.add)
     _say_if_none(len(groups.largest_first))
     for found in groups.largest_first:
         letter = found.example

@@ -13,13 +13,15 @@ import structlog
 
 from consumer import log as logging_
 from consumer.cli.console import run, settings_or_exit
-from consumer.cli.dead_letters import filters
-from consumer.cli.ids import Chosen, NamesIds, chosen_of
+from consumer.cli.filters import filters
+from consumer.cli.ids import NamesIds
 from consumer.cli.plan import (
     HOW_TO_NAME_IDS,
+    Chosen,
     all_option,
     causes,
     chosen_letters,
+    chosen_of,
     counted,
     goes_on,
     ids_argument,
@@ -28,6 +30,7 @@ from consumer.cli.plan import (
     tell,
     who,
 )
+from consumer.cli.progress import Progress
 from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import discard_letters
 from consumer.output import OutputFailed, say, shown_id
@@ -68,8 +71,8 @@ def discard(  # noqa: PLR0913  # each is an option of the command
     if why is None or not why.strip():
         text = "say in a few words why, before the ids: --why TEXT -- ID…"
         raise click.BadParameter(text, param_hint="--why")
-    what = chosen_of(ids_, file, chosen, everything=everything)
     settings = settings_or_exit("rabbitmq_url")
+    what = chosen_of(settings, ids_, file, chosen, everything=everything)
     letters = run(lambda: _shown(settings, what)) if what is not None else []
     if goes_on("discard", letters, dry_run=dry_run, yes=yes):
         kept = _Kept(to) if to is not None else None
@@ -131,20 +134,23 @@ async def _discard(
 
     def done(letter: DeadLetter) -> None:
         nonlocal discarded
-        discarded += 1
-        log.warning(
-            "dead_letter.discarded",
-            request_id=letter.id,
-            who=who(),
-            why=why,
-            reason=letter.reason,
-            code=letter.code,
-        )
-        say(shown_id(letter.id))
+        with progress.one_more():
+            discarded += 1
+            log.warning(
+                "dead_letter.discarded",
+                request_id=letter.id,
+                who=who(),
+                why=why,
+                reason=letter.reason,
+                code=letter.code,
+            )
+            say(shown_id(letter.id))
 
     url, topology = settings.needed("rabbitmq_url"), topology_of(settings)
     try:
-        await discard_letters(url, topology, [letter.key for letter in letters], each, done)
+        async with Progress("discarding", len(letters)) as progress:
+            keys = [letter.key for letter in letters]
+            await discard_letters(url, topology, keys, each, done)
     finally:
         tell("discarded", discarded, len(letters))
     see_all_done(discarded, len(letters))

@@ -1,19 +1,11 @@
 """Ids on the command line are data: none is ever taken for an option."""
 
 import sys
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
-from consumer.cli.console import Failed
-from consumer.operations.dead_letter import Choice, DeadLetter
-from consumer.operations.dead_letters import NoSuchDeadLetter
-from consumer.output import ids_of, shown_id
-
-F = TypeVar("F", bound=Callable[..., Any])
 OPTIONS = "consumer.cli.ids.options"
 """Where a command keeps which words it took for options."""
 
@@ -71,68 +63,6 @@ class NamesIds(click.Command):
 def _is_among(parameters: Sequence[click.Parameter], word: str) -> bool:
     names = {name for each in parameters for name in (*each.opts, *each.secondary_opts)}
     return word.startswith("-") and word.partition("=")[0] in names
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Which dead letters a command is about.
-
-    Attributes:
-        words: The ids, as `ids_of` reads them.
-        choice: Ids and filters.
-        options: What was taken for an option.
-    """
-
-    words: Collection[str]
-    choice: Choice
-    options: Collection[str]
-
-    def stumbles_over(self, letter: DeadLetter) -> bool:
-        """Tell whether an option, with no id named, may have been meant as this one's id."""
-        return not self.words and letter.id in self.options
-
-    def see_all_named(self, letters: Sequence[DeadLetter]) -> None:
-        """See that each word names one id.
-
-        Raises:
-            NoSuchDeadLetter: One names none.
-            Failed: One names two.
-        """
-        found = {letter.id for letter in letters}
-        counts = {word: len(ids_of(word) & found) for word in self.words}
-        if missing := sorted(word for word, count in counts.items() if count == 0):
-            alone = self.choice == Choice(ids=self.choice.ids)
-            which = "no dead letter has the id" if alone else "none matches"
-            raise NoSuchDeadLetter(
-                f"{which} {', '.join(map(shown_id, missing))}: see dlq list"
-                + ("; options come before the ids" if missing[0].startswith("-") else "")
-            )
-        if twice := [word for word, count in counts.items() if count > 1]:
-            raise Failed(f"{shown_id(twice[0])} may be two ids: name it in JSON, with --ids")
-
-
-def choice_of(filters: dict[str, Any], words: Collection[str]) -> Choice:
-    """Return the choice of what has one of the ids that *words* may name, and fits the filters."""
-    return Choice(**filters | {"ids": tuple(id_ for word in words for id_ in ids_of(word))})
-
-
-def chosen_of(
-    ids: Sequence[str], file: str | None, filters: dict[str, Any], *, everything: bool
-) -> Chosen | None:
-    """Return what is chosen, by ids, their *file*, filters, or --all; None for an empty file.
-
-    Raises:
-        UsageError: Nothing is, or all and something.
-    """
-    words = {*ids, *filters["ids"], *(read_ids(file) if file is not None else ())}
-    choice = choice_of(filters, words)
-    if everything and (file is not None or not choice.everything):
-        raise click.UsageError("IDs or a filter, or --all: not both")
-    if not everything and file is None and choice.everything:
-        raise click.UsageError("name IDs or a filter, or say --all")
-    if file is not None and not words:
-        return None
-    return Chosen(words, choice, click.get_current_context().meta[OPTIONS])
 
 
 def read_ids(name: str) -> list[str]:

@@ -3,17 +3,20 @@
 import getpass
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import click
 
 from consumer.cli.console import Failed
-from consumer.cli.dead_letters import chooser
-from consumer.cli.ids import Chosen
-from consumer.operations.dead_letter import Choice, DeadLetter, Groups
-from consumer.operations.dead_letters import look
-from consumer.output import is_terminal, say, shown_id
-from consumer.rabbitmq.topology import topology_of
+from consumer.cli.dead_letters import look_at_each
+from consumer.cli.filters import choice_of, chooser
+from consumer.cli.ids import OPTIONS, read_ids
+from consumer.operations.choice import Choice
+from consumer.operations.dead_letter import DeadLetter, Groups
+from consumer.operations.dead_letters import NoSuchDeadLetter
+from consumer.output import ids_of, is_terminal, say, shown_id
 from consumer.settings import Settings
 
 ids_argument = click.argument("ids_", nargs=-1, metavar="[[--] ID]...")
@@ -30,6 +33,68 @@ or all from a file or a pipe, JSON or one a line:
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which dead letters a command is about.
+
+    Attributes:
+        words: The ids, as `ids_of` reads them.
+        choice: Ids and filters.
+        options: What was taken for an option.
+    """
+
+    words: Collection[str]
+    choice: Choice
+    options: Collection[str]
+
+    def stumbles_over(self, letter: DeadLetter) -> bool:
+        """Tell whether an option, with no id named, may have been meant as this one's id."""
+        return not self.words and letter.id in self.options
+
+    def see_all_named(self, letters: Sequence[DeadLetter]) -> None:
+        """See that each word names one id.
+
+        Raises:
+            NoSuchDeadLetter: One names none.
+            Failed: One names two.
+        """
+        found = {letter.id for letter in letters}
+        counts = {word: len(ids_of(word) & found) for word in self.words}
+        if missing := sorted(word for word, count in counts.items() if count == 0):
+            alone = self.choice == Choice(ids=self.choice.ids)
+            which = "no dead letter has the id" if alone else "none matches"
+            raise NoSuchDeadLetter(
+                f"{which} {', '.join(map(shown_id, missing))}: see dlq list"
+                + ("; options come before the ids" if missing[0].startswith("-") else "")
+            )
+        if twice := [word for word, count in counts.items() if count > 1]:
+            raise Failed(f"{shown_id(twice[0])} may be two ids: name it in JSON, with --ids")
+
+
+def chosen_of(
+    settings: Settings,
+    ids: Sequence[str],
+    file: str | None,
+    filters: dict[str, Any],
+    *,
+    everything: bool,
+) -> Chosen | None:
+    """Return what is chosen, by ids, their *file*, filters, or --all; None for an empty file.
+
+    Raises:
+        UsageError: Nothing is, or all and something, or a filter is wrong.
+    """
+    words = {*ids, *filters["ids"], *(read_ids(file) if file is not None else ())}
+    choice = choice_of(settings, filters, words)
+    if everything and (file is not None or not choice.everything):
+        raise click.UsageError("IDs or a filter, or --all: not both")
+    if not everything and file is None and choice.everything:
+        raise click.UsageError("name IDs or a filter, or say --all")
+    if file is not None and not words:
+        return None
+    return Chosen(words, choice, click.get_current_context().meta[OPTIONS])
+
+
 async def chosen_letters(settings: Settings, what: Chosen) -> list[DeadLetter]:
     """Look up what is chosen, by time of failure.
 
@@ -38,7 +103,8 @@ async def chosen_letters(settings: Settings, what: Chosen) -> list[DeadLetter]:
         NoSuchDeadLetter: An id names none.
     """
     letters = []
-    async for letter in look(settings.needed("rabbitmq_url"), topology_of(settings), Choice()):
+
+    def each(letter: DeadLetter) -> None:
         if what.stumbles_over(letter):
             raise Failed(
                 f"{shown_id(letter.id)} is a dead letter's id too: see it with "
@@ -46,6 +112,8 @@ async def chosen_letters(settings: Settings, what: Chosen) -> list[DeadLetter]:
             )
         if what.choice.holds(letter):
             letters.append(letter)
+
+    await look_at_each(settings, Choice(), each)
     what.see_all_named(letters)
     return sorted(letters, key=lambda x: x.failed_at or "")
 

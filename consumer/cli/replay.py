@@ -10,15 +10,13 @@ import click
 import structlog
 
 from consumer import log as logging_
-from consumer.cli.console import Failed, run, settings_or_exit
-from consumer.cli.dead_letters import entries_of, filters
-from consumer.cli.ids import Chosen, NamesIds, chosen_of
+from consumer.cli.console import run, settings_or_exit
+from consumer.cli.filters import filters
+from consumer.cli.ids import NamesIds
 from consumer.cli.plan import (
     HOW_TO_NAME_IDS,
     all_option,
-    causes,
-    chosen_letters,
-    counted,
+    chosen_of,
     goes_on,
     ids_argument,
     ids_file_option,
@@ -26,10 +24,12 @@ from consumer.cli.plan import (
     tell,
     who,
 )
+from consumer.cli.progress import Progress
+from consumer.cli.replay_plan import planned
 from consumer.messages import CallRequested
-from consumer.operations.dead_letter import DeadLetter, Groups
+from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay, send_back
-from consumer.output import is_terminal, say, shown_id
+from consumer.output import say, shown_id
 from consumer.rabbitmq.connection import connect
 from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
 from consumer.rabbitmq.topology import topology_of
@@ -66,55 +66,12 @@ def replay(  # noqa: PLR0913  # each is an option of the command
 
     A request that was started meanwhile is announced again, not dialled, unless --redial is said.
     """
-    what = chosen_of(ids_, file, chosen, everything=everything)
     how = Replay(redial=redial, edits=_edits(edits))
     settings = settings_or_exit("rabbitmq_url")
-    letters = run(lambda: _planned(settings, what, how, rate)) if what is not None else []
+    what = chosen_of(settings, ids_, file, chosen, everything=everything)
+    letters = run(lambda: planned(settings, what, how, rate)) if what is not None else []
     if goes_on("replay", letters, dry_run=dry_run, yes=yes):
         run(lambda: _replay(settings, letters, how, rate))
-
-
-async def _planned(
-    settings: Settings, what: Chosen, how: Replay, rate: float | None
-) -> list[DeadLetter]:
-    """Say what a replay would do, before it does it."""
-    letters = await chosen_letters(settings, what)
-    for letter in letters:
-        if (mistake := how.mistake(letter)) is not None:
-            raise Failed(f"{shown_id(letter.id)} would be refused after --set: {mistake}")
-    speed = min(x for x in (rate, settings.rate_per_s or None, float("inf")) if x)
-    count = counted(len(letters))
-    say(f"{count}, about {len(letters) / speed:.0f} s at {speed:g} a second", err=True)
-    say(*causes(letters), *await _warnings(settings, letters, how), err=True)
-    return letters
-
-
-async def _warnings(
-    settings: Settings, letters: Sequence[DeadLetter], how: Replay
-) -> Sequence[str]:
-    lines = []
-    if expired := [x.id for x in letters if x.expired and "expires_at" not in how.edits]:
-        lines.append(f"{_some(expired)} expired and will fail again: --set expires_at=… fixes it")
-    if again := [x.id for x in letters if x.replay]:
-        lines.append(f"{_some(again)} came back after a replay before: was the cause fixed?")
-    if unread := [x.id for x in letters if x.reason == "invalid" and not how.edits]:
-        lines.append(f"{_some(unread)} cannot be read and will fail again: --set may fix it")
-    if "to_number" in how.edits and len(letters) > 1:
-        lines.append(f"all {len(letters)} will call the same number")
-    unsure = [x.id for x in letters if x.reason == "unsure"]
-    if unsure and "to_number" in how.edits and not how.redial:
-        lines.append(f"{_some(unsure)} was in doubt about another number: no look-up, dialled once")
-    entries = await entries_of(settings, letters)
-    if started := [id_ for id_, entry in (entries or {}).items() if entry.state == "started"]:
-        then = "will be dialled again" if how.redial else "will be announced again, not dialled"
-        lines.append(f"{_some(started)} was already started and {then}")
-    most = max((found.count for found in Groups(letters).largest_first), default=0)
-    if most >= settings.pause_after:
-        lines.append(
-            f"if {settings.pause_after} in a row fail as before, the worker pauses and the others "
-            "wait until the portal is well: its log and /readyz say so"
-        )
-    return lines
 
 
 async def _replay(
@@ -123,23 +80,21 @@ async def _replay(
     logging_.set_up("warning", stream=sys.stderr)
     sent = 0
     url, topology = settings.needed("rabbitmq_url"), topology_of(settings)
-    # On one terminal with the ids the bar would run into them, and they show as much.
-    hidden = not is_terminal(sys.stderr) or is_terminal(sys.stdout)
-    with click.progressbar(length=len(letters), file=sys.stderr, hidden=hidden) as bar:
 
-        def done(letter: DeadLetter) -> None:
-            nonlocal sent
+    def done(letter: DeadLetter) -> None:
+        nonlocal sent
+        with progress.one_more():
             sent += 1
-            bar.update(1)
             say(shown_id(letter.id))
 
-        try:
+    try:
+        async with Progress("replaying", len(letters)) as progress:
             keys = [letter.key for letter in letters]
             await send_back(url, topology, keys, how, done=done, rate_per_s=rate)
-        finally:
-            if how.edits and sent:
-                log.warning("dead_letters.edited", who=who(), fields=sorted(how.edits), sent=sent)
-            tell("replayed", sent, len(letters))
+    finally:
+        if how.edits and sent:
+            log.warning("dead_letters.edited", who=who(), fields=sorted(how.edits), sent=sent)
+        tell("replayed", sent, len(letters))
     see_all_done(sent, len(letters))
     if not await _is_taken(settings):
         say(
@@ -176,7 +131,3 @@ def _edits(edits: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             raise click.UsageError(f"--set {name}= takes {_TAKE_JSON[name]}") from None
     return parsed
-
-
-def _some(ids: Sequence[str]) -> str:
-    return f"{len(ids)} ({', '.join(map(shown_id, ids[:3]))}{', …' if len(ids) > 3 else ''})"  # noqa: PLR2004

@@ -13,7 +13,7 @@ import httpx
 
 from consumer.demo.environment import DemoEnvironment
 from consumer.demo.requests import Request
-from consumer.operations.dead_letter import Choice
+from consumer.operations.choice import Choice
 from consumer.operations.dead_letters import look
 from consumer.rabbitmq.connection import connect
 from consumer.rabbitmq.topology import Topology

@@ -18,7 +18,8 @@ from consumer.demo.account import draw_up
 from consumer.demo.environment import DemoEnvironment, DemoFailed, demo_environment, end_of, stay
 from consumer.demo.requests import MISSING_LINE, Request, requests
 from consumer.messages import STARTED
-from consumer.operations.dead_letter import Choice, DeadLetter
+from consumer.operations.choice import Choice
+from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay, look, send_back
 from consumer.operations.upstream import listening, publish_requests
 from consumer.output import escaped, say

@@ -2,6 +2,7 @@
 
 from consumer.messages.cancellations import CallCancel, read_cancel
 from consumer.messages.formats import read_moment, rfc3339
+from consumer.messages.numbers import read_number
 from consumer.messages.requests import (
     CANCEL,
     FAILED,
@@ -37,6 +38,7 @@ __all__ = [
     "read_cancel",
     "read_json",
     "read_moment",
+    "read_number",
     "read_request",
     "readable_id",
     "rfc3339",

@@ -82,6 +82,11 @@ def _few(metadata: dict[str, str]) -> dict[str, str]:
 
 RequestId = Annotated[str, StringConstraints(max_length=128, pattern=f"^{REQUEST_ID}$")]
 LineOrVoice = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"\S")]
+Number = Annotated[
+    str,
+    StringConstraints(max_length=42, pattern=f"^[{UNSEEN}]*{NUMBER}[{UNSEEN}]*$"),
+    AfterValidator(to_e164),
+]
 
 
 AS_SENT = ConfigDict(
@@ -107,11 +112,7 @@ class CallRequested(BaseModel):
     model_config = AS_SENT
 
     request_id: RequestId
-    to_number: Annotated[
-        str,
-        StringConstraints(max_length=42, pattern=f"^[{UNSEEN}]*{NUMBER}[{UNSEEN}]*$"),
-        AfterValidator(to_e164),
-    ]
+    to_number: Number
     text_to_pronounce: Annotated[
         str, StringConstraints(min_length=1, max_length=2000, pattern=r"\S")
     ]
@@ -244,7 +245,7 @@ def readable_id(fields: object) -> str | None:
     return None
 
 
-_PLAIN_WORDS = {
+PLAIN_WORDS = {
     "missing": "is missing",
     "string_too_long": "is too long",
     "string_too_short": "is empty",
@@ -257,7 +258,7 @@ _PLAIN_WORDS = {
 
 def describe(error: ValidationError, fields: Mapping[str, Any], message: str) -> str:
     """Say what is wrong with which of the *fields* of a *message*, never what it held."""
-    words = _PLAIN_WORDS | {"extra_forbidden": f"is no field of {message}: check its spelling"}
+    words = PLAIN_WORDS | {"extra_forbidden": f"is no field of {message}: check its spelling"}
     found = []
     for problem in error.errors(include_input=False, include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else "body"

@@ -1,9 +1,9 @@
-"""One dead letter, as it is read; how to choose some, and what groups of them have in common."""
+"""One dead letter, as it is read and told; what groups of them have in common."""
 
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,13 @@ from typing import Any
 from aio_pika.abc import AbstractIncomingMessage
 
 from consumer.bitrix24.lookup import advice_for
-from consumer.messages import MAX_BODY_BYTES, read_json, read_moment, readable_id
+from consumer.messages import (
+    MAX_BODY_BYTES,
+    CallRequested,
+    read_json,
+    read_moment,
+    readable_id,
+)
 from consumer.operations.deaths import DEATHS, id_of, own_headers
 
 ADVICE = {
@@ -83,12 +89,26 @@ class DeadLetter:
 
     def as_json(self, *, unmask: bool) -> str:
         """Write it as one line of JSON, complete enough to be an export."""
-        body: object = dict(self.fields) or _text_of(self.body)
-        if not unmask:
-            body = {k: _shown(k, v) for k, v in self.fields.items()} or "…"
         told = {name: getattr(self, name) for name in _TOLD}
-        own = {k: str(v) for k, v in self.headers.items() if k.startswith(("x-first", "x-unsure"))}
-        return json.dumps(told | {"headers": own, "request": body}, ensure_ascii=False)
+        request = self._request(unmask=unmask)
+        body: object = request or (_text_of(self.body) if unmask else "…")
+        return json.dumps(told | {"headers": self._own, "request": body}, ensure_ascii=False)
+
+    def as_cells(self, *, unmask: bool) -> Sequence[object]:
+        """Return what a row of a table with `COLUMNS` has to say of it."""
+        told = {name: getattr(self, name) for name in _TOLD}
+        request = self._request(unmask=unmask)
+        fields = {name: request.get(name) for name in CallRequested.model_fields}
+        found = fields | self._own | told
+        return [_cell(found.get(name)) for name in COLUMNS]
+
+    def _request(self, *, unmask: bool) -> Mapping[str, object]:
+        """Return the request's fields, as far as they may be seen."""
+        return {k: v if unmask else _shown(k, v) for k, v in self.fields.items()}
+
+    @property
+    def _own(self) -> dict[str, object]:
+        return {name: str(self.headers[name]) for name in _OWN if name in self.headers}
 
 
 _HARMLESS = (
@@ -96,6 +116,9 @@ _HARMLESS = (
     *("time_zone", "urgent"),
 )
 _TOLD = ("id", "failed_at", "reason", "code", "description", "http_status", "attempt", "replay")
+_OWN = ("x-first-seen-at", "x-unsure-since")
+COLUMNS = (*_TOLD, *_OWN, *CallRequested.model_fields)
+"""Of a table for a spreadsheet: the names that `as_json` uses, in one row."""
 
 
 def masked(number: object) -> str | None:
@@ -112,6 +135,11 @@ def _shown(name: str, value: object) -> object:
     if name == "to_number":
         return masked(value)
     return value if name in _HARMLESS else "…"
+
+
+def _cell(value: object) -> object:
+    """Return what fits in a cell: a word, else JSON."""
+    return value if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False)
 
 
 def _text_of(body: bytes) -> str:
@@ -149,39 +177,6 @@ def _text(value: object) -> str | None:
 
 def _number(value: object) -> int | None:
     return value if isinstance(value, int) else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """Which dead letters are chosen; an empty choice means all."""
-
-    ids: Collection[str] = ()
-    reasons: Collection[str] = ()
-    codes: Collection[str] = ()
-    description: str | None = None
-    line: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    replayed: bool | None = None
-
-    @property
-    def everything(self) -> bool:
-        """Whether nothing is left out."""
-        return self == Choice()
-
-    def holds(self, letter: DeadLetter) -> bool:
-        """Tell whether *letter* is chosen."""
-        failed_at = read_moment(letter.failed_at)
-        return (
-            (not self.ids or letter.id in self.ids)
-            and (not self.reasons or letter.reason in self.reasons)
-            and (not self.codes or (letter.code or "").upper() in {c.upper() for c in self.codes})
-            and (self.description or "").lower() in (letter.description or "").lower()
-            and (self.line is None or letter.line == self.line)
-            and (self.since is None or (failed_at is not None and failed_at >= self.since))
-            and (self.until is None or (failed_at is not None and failed_at < self.until))
-            and (self.replayed is None or (letter.replay > 0) == self.replayed)
-        )
 
 
 @dataclass(slots=True)

@@ -22,7 +22,8 @@ from consumer.messages import (
     Invalid,
     read_request,
 )
-from consumer.operations.dead_letter import Choice, DeadLetter, read_dead_letter
+from consumer.operations.choice import Choice
+from consumer.operations.dead_letter import DeadLetter, read_dead_letter
 from consumer.operations.turns import Turns
 from consumer.rabbitmq.browser import WINDOW, DeliveriesReturned, QueueBusy, browse
 from consumer.rabbitmq.outgoing import build_message
@@ -39,14 +40,26 @@ class NoSuchDeadLetter(OperatorError):
 
 
 async def look(
-    url: str, topology: Topology, choice: Choice, limit: int | None = None
+    url: str,
+    topology: Topology,
+    choice: Choice,
+    limit: int | None = None,
+    *,
+    seen: Callable[[int, int], None] = lambda *_: None,
 ) -> AsyncGenerator[DeadLetter, None]:
     """Yield the dead letters that are chosen, at least *limit* of them; all stay where they are.
+
+    Args:
+        url: The broker.
+        topology: Whose dead letters.
+        choice: Which of them.
+        limit: How many are enough; None for all.
+        seen: Called after each that was looked at, with how many were, and about of how many.
 
     Raises:
         BrokerUnavailable, WrongTopology: The broker or the queue cannot be reached.
     """
-    found = 0
+    found = looked = 0
     queue, evicted = topology.dead_letters.name, topology.evicted.name
     async with browse(url, queue, limit or WINDOW, evicted=evicted) as browser:
         async for message in browser.messages():
@@ -56,6 +69,8 @@ async def look(
                 yield letter
             if found == limit:
                 break
+            looked += 1
+            seen(looked, browser.count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

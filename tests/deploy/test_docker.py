@@ -21,7 +21,8 @@ from yarl import URL
 from consumer.demo.private_node import PrivateNode, find_server
 from consumer.environment import read_settings
 from consumer.messages import FAILED, REQUESTED, STARTED
-from consumer.operations.dead_letter import Choice, DeadLetter
+from consumer.operations.choice import Choice
+from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
 from consumer.operations.upstream import listening, publish_requests
 from consumer.rabbitmq.declaration import declare

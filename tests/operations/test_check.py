@@ -133,6 +133,30 @@ async def test_dead_letters_and_workers_are_counted(bench: Bench) -> None:
     assert "dlq stats" in found["dead letters"].fix
 
 
+@pytest.mark.parametrize("where", ["requests", "delay.2s"])
+async def test_requests_that_wait_where_no_worker_is_are_wrong(bench: Bench, where: str) -> None:
+    name = bench.queue if where == "requests" else f"{bench.queue}.{where}"
+    await bench.channel.default_exchange.publish(aio_pika.Message(b"{}"), name)
+
+    found = (await findings(bench))["workers"]
+
+    assert (found.state, found.fix) == ("wrong", "call-consumer run")
+    assert "1" in found.detail
+    assert found.detail.endswith("no worker runs")
+
+
+async def test_requests_that_wait_for_a_paused_worker_are_not_without_one(bench: Bench) -> None:
+    async with bench.running() as app:
+        app.subscription.pause("test")
+        await bench.until(lambda: not app.subscription.consuming)
+        await bench.ask()
+        found = (await findings(bench))["workers"]
+
+    assert found.state == "warning"
+    assert found.detail == "0 registered, 1 requests wait; 1 running, not taking any"
+    assert "paused" in found.fix
+
+
 async def test_a_ledger_that_the_workers_do_not_use_is_named(bench: Bench, tmp_path: Path) -> None:
     other = Ledger(f"sqlite:///{tmp_path}/other.db", bench.queue)
     await other.open()
@@ -167,6 +191,22 @@ async def test_a_ledger_of_a_newer_version_is_named(bench: Bench, tmp_path: Path
     found = (await findings(bench))["ledger"]
 
     assert (found.state, "newer version" in found.detail) == ("wrong", True)
+
+
+async def test_the_command_exits_1_where_requests_wait_and_no_worker_is(
+    bench: Bench, call_consumer: Callable[..., Command], portal_url: str
+) -> None:
+    await bench.ask()
+    names = ("rabbitmq_url", "exchange", "queue", "retry_delays_s")
+    given = {name: bench.given[name] for name in names} | {"bitrix24_url": portal_url}
+    given["retry_delays_s"] = ",".join(map(str, given["retry_delays_s"]))
+    command = call_consumer("check", **given)
+
+    await bench.until(lambda: command.code is not None)
+
+    assert command.code == 1
+    assert "wrong    workers: 0 registered, 1 requests wait" in command.stdout.read_text()
+    assert command.stdout.read_text().count("wrong  ") == 1
 
 
 async def test_the_command_exits_1_if_something_is_wrong_and_shows_no_secret(

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from consumer.cli.main import main
 from consumer.messages import REQUESTED, read_moment
-from consumer.operations.dead_letter import Choice, DeadLetter, Groups, masked
+from consumer.operations.choice import Choice
+from consumer.operations.dead_letter import DeadLetter, Groups, masked
 from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
 from consumer.rabbitmq.browser import DeliveriesReturned, QueueBusy, browse
 from consumer.rabbitmq.losses import BrokerUnavailable

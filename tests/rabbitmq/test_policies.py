@@ -16,7 +16,8 @@ from consumer.demo.broker import PrivateNode
 from consumer.messages import REQUESTED
 from consumer.metrics import REGISTRY
 from consumer.operations.check import check
-from consumer.operations.dead_letter import Choice, DeadLetter
+from consumer.operations.choice import Choice
+from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
 from consumer.rabbitmq.losses import BrokerUnavailable
 from consumer.rabbitmq.policies import Setting
