@@ -16,6 +16,7 @@ The modules at the top, in reading order:
     delivery        a received message, read once
     worker          one task for each request id; the acknowledgement
     processor       one request: read the ledger, take a step
+    canceller       cancellations in: the ledger decides whether each came in time
     steps           what a message asks for, given the ledger's entry (pure)
     entries         the entry that follows from another (pure)
     claims          our own rules, then the claim: may it be dialled now?

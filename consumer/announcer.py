@@ -120,6 +120,21 @@ class Announcer:
         fields = {"reason": event.reason, "code": event.code}
         return Announcement(self._event(event, trace), "call.failed", "info", fields, counter)
 
+    def unreadable_cancellation(self, body: bytes, error: Invalid) -> Announcement:
+        """Return what tells upstream that nothing was taken back."""
+        event = CallFailed(
+            event_id=invalid_event_id(body),
+            request_id=None,
+            reason="invalid",
+            code=error.code,
+            description=f"call.cancel: {error.description}",
+            attempt=0,
+            replay=0,
+            failed_at=rfc3339(datetime.now(UTC)),
+        )
+        fields = {"code": error.code, "description": error.description}
+        return Announcement(self._event(event, ()), "cancel.invalid", "warning", fields)
+
     def invalid(self, message: Delivery | Unreadable, error: Invalid) -> list[Announcement]:
         """Return what belongs to a message that is no request; it has no entry in the ledger.
 

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -12,6 +12,7 @@ import structlog
 from consumer.announcer import Announcer
 from consumer.bitrix24.portal import Portal
 from consumer.caller import Caller
+from consumer.canceller import Canceller
 from consumer.claims import Claims
 from consumer.controls import LiveControls
 from consumer.health import Part, serve
@@ -42,13 +43,11 @@ from consumer.shutdown import LAST_S, end, within
 from consumer.startup import Startup
 from consumer.worker import Worker
 
-if TYPE_CHECKING:
-    from aio_pika.abc import AbstractConnection
-
 START_WITHIN_S = 20.0
 STOP_CONSUMING_S = 1.0
 STOP_LINKS_S = 1.0
 NEAR_THE_LIMIT = 0.99
+CANCELLATIONS_AT_ONCE = 50
 
 log = structlog.get_logger(__name__)
 
@@ -69,13 +68,14 @@ class App:
         portal_url = settings.needed("bitrix24_url")
         self.owner = str(uuid4())
         self.topology = topology_of(settings)
-        self.announcer = Announcer(self.topology)
         self._stop = asyncio.Event()
         self._started = False
         self._startup = Startup()
-        self.connection: AbstractConnection | None = None
         self.subscription = Subscription(
             self._url, self.topology.requests.name, settings.concurrency
+        )
+        self.cancellations = Subscription(
+            self._url, self.topology.cancellations.name, CANCELLATIONS_AT_ONCE, "cancellations"
         )
         self.ledger = Ledger(
             settings.ledger_url.get_secret_value(), settings.queue, settings.concurrency
@@ -101,18 +101,28 @@ class App:
         )
         self.recovery = Recovery(self.ledger, self.subscription)
         self.controls = LiveControls(self.ledger.controls, self.subscription)
-        self.worker = _build_worker(self, settings, rate_limiter)
+        ages = Ages(lambda: self.portal.clock_offset_s)
+        self.recorder = Recorder(
+            ledger=self.ledger,
+            ages=ages,
+            recovery=self.recovery,
+            announcer=Announcer(self.topology),
+            publisher=self.publisher,
+        )
+        self.canceller = Canceller(self.owner, self.recorder, self.recovery)
+        self.worker = _build_worker(self, settings, rate_limiter, ages)
         self.lease = Lease(self._url, settings.queue, self.ledger)
         self._housekeeping = Housekeeping(
             url=self._url,
             subscription=self.subscription,
+            cancellations=self.cancellations,
             publisher=self.publisher,
             ledger=self.ledger,
             portal=self.portal,
             topology=self.topology,
             lease=self.lease,
             policies=self.policies,
-            connection=lambda: self.connection,
+            connection=lambda: self.subscription.connection,
             is_idle=lambda: self.worker.idle,
             declares=settings.declare,
             retention_days=settings.ledger_retention_days,
@@ -174,21 +184,29 @@ class App:
             "broker", partial(declare, self._url, self.topology, check_only=check_only)
         )
         await startup.take("publisher", self.publisher.connect)
-        await startup.take("broker", self._connect)
+        await startup.take("broker", self.subscription.connect)
         await startup.take("lease", self._take_lease)
+        await startup.take("broker", self._take_cancellations)
         await startup.take("broker", self._consume)
         self._started = True
         log.info("worker.ready", queue=self.topology.requests.name, portal=self.portal.host)
 
-    async def _connect(self) -> None:
-        self.connection = await self.subscription.connect()
-
     async def _take_lease(self) -> None:
-        if self.connection is None:
+        connection = self.subscription.connection
+        if connection is None:
             raise BrokerUnavailable("there is no connection")
         with link_losses():
             async with asyncio.timeout(START_WITHIN_S):
-                await self.lease.renew(self.connection)
+                await self.lease.renew(connection)
+
+    async def _take_cancellations(self) -> None:
+        """Note first what was taken back while no worker ran."""
+        queue = self.topology.cancellations.name
+        with link_losses(), explained(f"queue {queue}"):
+            async with asyncio.timeout(START_WITHIN_S):
+                await self.cancellations.connect()
+                await self.cancellations.start(self.canceller.handle)
+                await self.canceller.caught_up(partial(self.publisher.depth, queue))
 
     async def _consume(self) -> None:
         with link_losses(), explained(f"queue {self.topology.requests.name}"):
@@ -198,6 +216,7 @@ class App:
     def _work(self) -> list[Coroutine[Any, Any, object]]:
         jobs = {
             "subscription": self.subscription.run,
+            "cancellations": self.cancellations.run,
             "breaker": self.breaker.run,
             "controls": self.controls.run,
             "evictions": self._evictions.run,
@@ -219,14 +238,16 @@ class App:
         Every part has a limit: a broker that is away must not keep us from ending.
         """
         log.info("worker.draining")
-        cancelled, drained = await asyncio.gather(
+        cancelled, drained, left = await asyncio.gather(
             within(STOP_CONSUMING_S, "consumer", self.subscription.close()),
             within(self._settings.drain_s, "calls", self.worker.drain()),
+            within(STOP_CONSUMING_S, "cancellations", self.cancellations.close()),
         )
         if cancelled and drained:
             await within(STOP_LINKS_S, "lease", self.lease.release())
         await asyncio.gather(
-            self._leave_broker(answers=cancelled),
+            _leave_broker(self.subscription, answers=cancelled),
+            _leave_broker(self.cancellations, answers=left),
             within(STOP_LINKS_S, "publisher", self.publisher.close()),
             within(STOP_LINKS_S, "portal", self.portal.close()),
         )
@@ -234,17 +255,17 @@ class App:
         await within(STOP_LINKS_S, "ledger", self.ledger.close())
         log.info("worker.stopped")
 
-    async def _leave_broker(self, *, answers: bool) -> None:
-        if answers:
-            await within(STOP_LINKS_S, "broker", self.subscription.stop())
-        if self.connection is not None:  # which would try to come back for ever
-            await within(LAST_S, "connection", self.connection.close())
+
+async def _leave_broker(subscription: Subscription, *, answers: bool) -> None:
+    if answers:
+        await within(STOP_LINKS_S, "broker", subscription.stop())
+    if subscription.connection is not None:  # which would try to come back for ever
+        await within(LAST_S, "connection", subscription.connection.close())
 
 
-def _build_worker(app: App, settings: Settings, rate_limiter: RateLimiter) -> Worker:
+def _build_worker(app: App, settings: Settings, rate_limiter: RateLimiter, ages: Ages) -> Worker:
     """Put together what a message meets on its way."""
     waits = Interruptible()
-    ages = Ages(lambda: app.portal.clock_offset_s)
     processor = Processor(
         ledger=app.ledger,
         ages=ages,
@@ -276,13 +297,7 @@ def _build_worker(app: App, settings: Settings, rate_limiter: RateLimiter) -> Wo
             delays_s=settings.retry_delays_s,
             retry_unsure=settings.when_unsure == "retry",
         ),
-        recorder=Recorder(
-            ledger=app.ledger,
-            ages=ages,
-            recovery=app.recovery,
-            announcer=app.announcer,
-            publisher=app.publisher,
-        ),
+        recorder=app.recorder,
         waits=waits,
         timeout_s=settings.timeout_s,
     )

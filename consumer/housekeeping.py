@@ -70,6 +70,7 @@ class Housekeeping:
     Args:
         url: The broker.
         subscription: Held while messages must not be taken.
+        cancellations: Renewed where its queue was away.
         publisher: Kept connected, and asked for the queues' depths.
         ledger: Removes what was finished long ago.
         portal: Tells the operating time used.
@@ -87,6 +88,7 @@ class Housekeeping:
         *,
         url: str,
         subscription: Subscription,
+        cancellations: Subscription,
         publisher: Publisher,
         ledger: Ledger,
         portal: Portal,
@@ -109,6 +111,7 @@ class Housekeeping:
             url,
             topology,
             subscription=subscription,
+            cancellations=cancellations,
             policies=policies,
             connection=connection,
             declares=declares,

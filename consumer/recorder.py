@@ -10,7 +10,7 @@ import structlog
 from consumer.announcer import Announcement, Announcer
 from consumer.decision import Decision
 from consumer.delivery import Delivery, Unreadable
-from consumer.entries import apply_decision
+from consumer.entries import apply_decision, cancel
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
@@ -114,6 +114,25 @@ class Recorder:
             return True
         await self._send(self._announcements(result, entry, message), entry)
         return True
+
+    async def take_back(self, unseen: Entry, trace: tuple[tuple[str, str], ...] = ()) -> Entry:
+        """Note that a request is taken back, and end it if it only waits; return its entry.
+
+        Args:
+            unseen: Its entry if no worker has seen it yet.
+            trace: Trace headers, passed on.
+        """
+        entry = await self._ledger.cancel(unseen)
+        while entry.state == "delayed" and entry.unsure_since is None:
+            cancelled = cancel(entry, entry.replay, time.time())
+            entry = await self._ledger.put(cancelled, entry) or await self._ledger.cancel(unseen)
+        if entry.reason == "cancelled" and not entry.published:
+            await self._send([self._announcer.cancelled(entry, trace)], entry)
+        return entry
+
+    async def refuse_cancellation(self, body: bytes, error: Invalid) -> None:
+        """Say that a cancellation cannot be read."""
+        await self._send([self._announcer.unreadable_cancellation(body, error)], None)
 
     async def _entry_after(self, result: Result) -> Entry | None:
         """Write what a result says, and return the entry that its messages belong to."""

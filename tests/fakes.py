@@ -12,6 +12,8 @@ from consumer.delivery import Delivery, MessageHeaders
 from consumer.messages import Defaults, read_json, read_request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from consumer.decision import Decision
     from consumer.ledger import Entry
     from consumer.messages import CallRequested
@@ -53,9 +55,10 @@ class FakeCaller:
     placed: list[tuple[CallRequested, int]] = field(default_factory=list)
     stopping: bool = False
     paused: bool = False
+    paused_by_hand: Callable[[], bool] = lambda: False
 
     def check(self) -> None:
-        if self.stopping or self.paused:
+        if self.stopping or self.paused or self.paused_by_hand():
             raise GivenBack
 
     async def turn(self) -> Turn:

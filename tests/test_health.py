@@ -194,8 +194,8 @@ async def test_without_a_consumer_for_too_long_it_ends(
     running = asyncio.create_task(app.run())
     await bench.until(lambda: app.subscription.consuming)
 
-    assert app.connection is not None
-    await app.connection.close()  # the client library does not come back from that
+    assert app.subscription.connection is not None
+    await app.subscription.connection.close()  # the client library does not come back from that
 
     with pytest.raises(NoConsumer):
         await running

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
 import pytest
 
-from consumer.announcer import Announcer
 from consumer.caller import GivenBack
-from consumer.claims import Claims
-from consumer.controls import LiveControls
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
-from consumer.interruptible import Interruptible
 from consumer.ledger import Entry, Ledger, LedgerDown
-from consumer.ledger.ages import Ages
-from consumer.ledger.recovery import Recovery
-from consumer.limits.calling_hours import CallingHours
-from consumer.limits.own_rules import OwnRules
 from consumer.messages import Defaults
-from consumer.processor import Processor
-from consumer.rabbitmq.topology import build_topology
-from consumer.reconciler import Reconciler
 from consumer.reconciliation import (
     Ambiguous,
     Found,
@@ -33,84 +21,18 @@ from consumer.reconciliation import (
     NoHistory,
     NotFound,
 )
-from consumer.recorder import Recorder
-from tests.fakes import FakeCaller, FakePublisher, FakeReconciler, FakeSubscription, delivery
+from tests.desk import Desk, deciding
+from tests.fakes import delivery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from consumer.processor import Processor
 
 LOST = Failure("READ_TIMEOUT", "the answer was lost")
 REFUSED = Failure("ERROR_CORE", "Phone number is not correct", 400)
 STARTED = Announce("c1")
 UNSURE = Reconcile(5.0, LOST)
-
-
-@dataclass
-class Desk:
-    """A processor and its neighbours."""
-
-    ledger: Ledger
-    caller: FakeCaller = field(default_factory=FakeCaller)
-    reconciler: FakeReconciler = field(default_factory=FakeReconciler)
-    publisher: FakePublisher = field(default_factory=FakePublisher)
-    subscription: FakeSubscription = field(default_factory=FakeSubscription)
-    rules: OwnRules = field(default_factory=OwnRules)
-    hours: CallingHours = field(default_factory=CallingHours)
-    controls: LiveControls = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.controls = LiveControls(self.ledger.controls, self.subscription)
-
-    def processor(self, *, lag_s: float = 300.0, retry_unsure: bool = False) -> Processor:
-        """Return a new process's processor."""
-        portal: Any = None
-        publisher: Any = self.publisher
-        caller: Any = self.caller
-        limiter: Any = None
-        ages = Ages(lambda: None)
-        recovery = Recovery(self.ledger, self.subscription)
-        waits = Interruptible()
-        reconciler = Reconciler(
-            self.ledger,
-            portal,
-            limiter,
-            ages,
-            lag_s=lag_s,
-            delays_s=(5, 30),
-            retry_unsure=retry_unsure,
-        )
-        reconciler.look = self.reconciler.look  # type: ignore[method-assign]
-        return Processor(
-            ledger=self.ledger,
-            ages=ages,
-            recovery=recovery,
-            claims=Claims(
-                owner=str(uuid4()),
-                ledger=self.ledger,
-                ages=ages,
-                recovery=recovery,
-                controls=self.controls,
-                rules=self.rules,
-                hours=self.hours,
-                waits=waits,
-            ),
-            caller=caller,
-            reconciler=reconciler,
-            recorder=Recorder(
-                ledger=self.ledger,
-                ages=ages,
-                recovery=recovery,
-                announcer=Announcer(build_topology("calls", "q", (5, 30))),
-                publisher=publisher,
-            ),
-            waits=waits,
-            timeout_s=65.0,
-        )
-
-    async def entry(self, request_id: str = "r-1") -> Entry:
-        entry = await self.ledger.get(request_id)
-        assert entry is not None
-        return entry
 
 
 @pytest.fixture
@@ -121,11 +43,6 @@ async def desk() -> AsyncIterator[Desk]:
     await desk.controls.refresh()
     yield desk
     await ledger.close()
-
-
-def deciding(desk: Desk, *decisions: Decision) -> Processor:
-    desk.caller.decisions = list(decisions)
-    return desk.processor()
 
 
 # --- the first attempt

@@ -13,7 +13,6 @@ from aiormq.exceptions import (
 )
 
 from consumer.errors import OperatorError
-from consumer.messages import REQUESTED
 from consumer.rabbitmq.connection import RPC_TIMEOUT_S, connect, plain_channel
 from consumer.rabbitmq.topology import Queue, Topology
 
@@ -64,11 +63,10 @@ async def declare_over(
     Raises:
         WrongTopology: As `declare` has it.
     """
-    # Targets come first: a delay that ends must find its queue.
-    for queue in (topology.dead_letters, topology.requests, *topology.delays.values()):
+    for queue in topology.needed:
         await _declare_queue(channel, queue, check_only=check_only)
     with explained(f"exchange {topology.exchange}"):
-        exchange = await channel.declare_exchange(
+        await channel.declare_exchange(
             topology.exchange,
             aio_pika.ExchangeType.TOPIC,
             durable=True,
@@ -76,8 +74,13 @@ async def declare_over(
             timeout=RPC_TIMEOUT_S,
         )
         if not check_only:
-            requests = await channel.get_queue(topology.requests.name, ensure=False)
-            await requests.bind(exchange, REQUESTED, timeout=RPC_TIMEOUT_S)
+            await _bind(channel, topology)
+
+
+async def _bind(channel: AbstractChannel, topology: Topology) -> None:
+    for routing_key, bound in topology.bindings.items():
+        queue = await channel.get_queue(bound.name, ensure=False)
+        await queue.bind(topology.exchange, routing_key, timeout=RPC_TIMEOUT_S)
 
 
 async def _declare_queue(channel: AbstractChannel, queue: Queue, *, check_only: bool) -> None:
@@ -92,15 +95,14 @@ async def _declare_queue(channel: AbstractChannel, queue: Queue, *, check_only: 
 
 
 async def bind_over(connection: AbstractConnection, topology: Topology) -> None:
-    """Make sure that requests reach their queue, where we have the right to bind it.
+    """Make sure that requests and cancellations reach us, where we have the right to bind.
 
     Raises:
         BrokerUnavailable, AMQPError, OSError, RuntimeError: It cannot be done now.
     """
     async with plain_channel(connection) as channel:
-        requests = await channel.get_queue(topology.requests.name, ensure=False)
         with suppress(ChannelAccessRefused):
-            await requests.bind(topology.exchange, REQUESTED, timeout=RPC_TIMEOUT_S)
+            await _bind(channel, topology)
 
 
 async def missing_from(connection: AbstractConnection, topology: Topology) -> list[str]:

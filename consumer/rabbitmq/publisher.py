@@ -206,6 +206,14 @@ class Publisher:
             async with asyncio.timeout(self._deadline_s):
                 return await self._link.depths(queues)
 
+    async def depth(self, queue: str) -> int:
+        """Return how many messages are ready in one queue; 0 if it is not there.
+
+        Raises:
+            BrokerUnavailable: It cannot be told now.
+        """
+        return (await self.depths([queue])).get(queue, 0)
+
     async def close(self) -> None:
         """Close the connection."""
         await self._link.close()

@@ -1,4 +1,4 @@
-"""Take messages from the queue of requests, unless there is a reason to pause.
+"""Take messages from a queue, unless there is a reason to pause.
 
 All that is known of FastStream is here. It connects, keeps the connection and hands each message to
 our handler, as raw bytes: it would parse JSON first, and a body that is none would miss our
@@ -45,16 +45,19 @@ class Subscription:
         urls: The broker, or several with commas between.
         queue: Which queue; it is there already.
         prefetch: How many messages are handed out at once at most.
+        name: The connection's, for people who look at the broker.
     """
 
-    def __init__(self, urls: str, queue: str, prefetch: int) -> None:
-        self._broker = _broker(urls, prefetch)
+    def __init__(self, urls: str, queue: str, prefetch: int, name: str = "worker") -> None:
+        self.queue = queue
+        self._broker = _broker(urls, prefetch, name)
         self._subscriber = self._broker.subscriber(
             RabbitQueue(queue, declare=False),
             decoder=_undecoded,
             ack_policy=AckPolicy.MANUAL,
             no_reply=True,
         )
+        self.connection: AbstractConnection | None = None
         self._has_handler = False
         self._full = prefetch
         self._wanted = prefetch
@@ -65,14 +68,14 @@ class Subscription:
         self._stale = False
         self._failing = False
 
-    async def connect(self) -> AbstractConnection:
-        """Connect, and return the connection.
+    async def connect(self) -> None:
+        """Connect.
 
         Raises:
             BrokerUnavailable: It cannot be done now.
         """
         with link_losses():
-            return await self._broker.connect()
+            self.connection = await self._broker.connect()
 
     async def start(self, handle: Callable[[RabbitMessage], Awaitable[None]]) -> None:
         """Hand each message to *handle* from now on; may be tried again."""
@@ -197,7 +200,7 @@ class Subscription:
         self._subscriber._consumer_tag = tag  # noqa: SLF001
 
 
-def _broker(urls: str, prefetch: int) -> RabbitBroker:
+def _broker(urls: str, prefetch: int, name: str) -> RabbitBroker:
     broker = RabbitBroker(
         addresses_of(urls).first,
         timeout=CONNECT_TIMEOUT_S,
@@ -210,7 +213,7 @@ def _broker(urls: str, prefetch: int) -> RabbitBroker:
         on_reconnected=[lambda _: log.info("broker.back")],
     )
     broker._connection_kwargs["connection_class"] = partial(  # noqa: SLF001  # several addresses
-        RobustConnection, urls, "worker"
+        RobustConnection, urls, name
     )
     return broker
 

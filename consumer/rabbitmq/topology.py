@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from consumer.messages import CANCEL, REQUESTED
+
 DELIVERY_LIMIT = 1000
 """Every restart of a worker counts one for each message it had been handed."""
 PRACTICALLY_NO_LIMIT = 2_000_000_000
@@ -29,6 +31,7 @@ class Topology:
         delays: Where requests wait, by the wait in seconds.
         dead_letters: Where requests end that nobody can place.
         evicted: Where the broker puts what a policy takes out of `dead_letters`.
+        cancellations: Bound to `exchange` with `call.cancel`.
     """
 
     exchange: str
@@ -36,17 +39,27 @@ class Topology:
     delays: dict[int, Queue]
     dead_letters: Queue
     evicted: Queue
+    cancellations: Queue
 
     @property
     def queues(self) -> tuple[Queue, ...]:
         """All queues."""
-        return (self.dead_letters, self.evicted, self.requests, *self.delays.values())
+        return (*self.needed, self.evicted)
+
+    @property
+    def needed(self) -> tuple[Queue, ...]:
+        """The queues that the worker cannot do without; targets come before what leads to them."""
+        return (self.dead_letters, self.requests, *self.delays.values(), self.cancellations)
+
+    @property
+    def bindings(self) -> dict[str, Queue]:
+        """The queues that are bound to `exchange`, by routing key."""
+        return {REQUESTED: self.requests, CANCEL: self.cancellations}
 
     @property
     def names(self) -> list[str]:
         """The names of the queues that the worker cannot do without."""
-        every = (self.requests, self.dead_letters, *self.delays.values())
-        return [queue.name for queue in every]
+        return [queue.name for queue in self.needed]
 
     def delay_for(self, wait_s: float) -> Queue:
         """Return where to wait *wait_s* seconds: the longest delay within, else the shortest."""
@@ -99,6 +112,15 @@ def build_topology(exchange: str, queue: str, delays_s: Sequence[int]) -> Topolo
             },
         ),
         _evicted(f"{dead_letters}.evicted"),
+        Queue(
+            f"{queue}.cancel",
+            {
+                "x-queue-type": "quorum",
+                "x-overflow": "reject-publish",
+                "x-delivery-limit": PRACTICALLY_NO_LIMIT,
+                "x-consumer-timeout": CONSUMER_TIMEOUT_MS,
+            },
+        ),
     )
 
 

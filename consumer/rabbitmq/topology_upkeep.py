@@ -27,6 +27,7 @@ class TopologyUpkeep:
         url: The broker.
         topology: What must be there.
         subscription: Renewed where the queue of requests was away for a moment.
+        cancellations: The same for the queue of cancellations.
         policies: Told of each queue that is gone.
         connection: The one that messages are taken over.
         declares: Whether to declare what is missing, or only to say so.
@@ -38,6 +39,7 @@ class TopologyUpkeep:
         topology: Topology,
         *,
         subscription: Subscription,
+        cancellations: Subscription,
         policies: Policies,
         connection: Callable[[], AbstractConnection | None],
         declares: bool,
@@ -45,6 +47,7 @@ class TopologyUpkeep:
         self._url = url
         self._topology = topology
         self._subscription = subscription
+        self._cancellations = cancellations
         self._policies = policies
         self._connection = connection
         self._declares = declares
@@ -89,6 +92,7 @@ class TopologyUpkeep:
         async with plain_channel(connection) as channel:
             await declare_over(channel, self._topology)
         log.warning("topology.declared", was_missing=missing)
-        if self._subscription.consuming and f"queue {self._topology.requests.name}" in missing:
-            # RabbitMQ 3.10 does not tell a consumer of so short an absence.
-            self._subscription.renew()
+        for subscription in (self._subscription, self._cancellations):
+            if subscription.consuming and f"queue {subscription.queue}" in missing:
+                # RabbitMQ 3.10 does not tell a consumer of so short an absence.
+                subscription.renew()

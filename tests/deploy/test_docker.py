@@ -20,7 +20,7 @@ from yarl import URL
 
 from consumer.demo.private_node import PrivateNode, find_server
 from consumer.environment import read_settings
-from consumer.messages import FAILED, REQUESTED, STARTED
+from consumer.messages import FAILED, STARTED
 from consumer.operations.choice import Choice
 from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
@@ -70,18 +70,15 @@ def test_the_image_is_made_of_what_is_tested(name: str) -> None:
 
 def test_the_broker_is_given_the_exchange_and_queues_that_the_worker_would_declare() -> None:
     (exchange,) = DEFINED["exchanges"]
-    (binding,) = DEFINED["bindings"]
     queues = TOPOLOGY.queues
 
     assert (exchange["name"], exchange["type"], exchange["durable"]) == ("calls", "topic", True)
     assert [(q["name"], q["arguments"]) for q in DEFINED["queues"]] == [
         (queue.name, queue.arguments) for queue in queues
     ]
-    assert (binding["source"], binding["destination"]) == (
-        TOPOLOGY.exchange,
-        TOPOLOGY.requests.name,
-    )
-    assert binding["routing_key"] == REQUESTED
+    assert [(b["source"], b["routing_key"], b["destination"]) for b in DEFINED["bindings"]] == [
+        (TOPOLOGY.exchange, key, queue.name) for key, queue in TOPOLOGY.bindings.items()
+    ]
 
 
 @pytest.mark.parametrize("service", OURS)

@@ -59,8 +59,8 @@ async def test_a_second_ledger_dials_nothing_and_says_so(
         async with starting(bench, ledger_url=urls[1], bitrix24_url=foreign.url) as second:
             await bench.until(lambda: not second.parts()["ledger"].ok)
             detail = second.parts()["ledger"].detail
-            assert first.connection is not None
-            await first.connection.close()  # it loses its link in mid-call
+            assert first.subscription.connection is not None
+            await first.subscription.connection.close()  # it loses its link in mid-call
             await asyncio.sleep(2.5)  # two tries of the second to take the lease
 
             assert not second.subscription.consuming

@@ -73,7 +73,12 @@ def test_every_name_derives_from_the_queues() -> None:
     assert built.delays[7].name == "reminders.delay.7s"
     assert built.delays[7].arguments["x-dead-letter-routing-key"] == "reminders"
     assert built.dead_letters.name == "reminders.dlq"
-    assert built.names == ["reminders", "reminders.dlq", "reminders.delay.7s"]
+    assert sorted(built.names) == [
+        "reminders",
+        "reminders.cancel",
+        "reminders.delay.7s",
+        "reminders.dlq",
+    ]
 
 
 WAITS: dict[str, tuple[float, int]] = {
