@@ -79,7 +79,7 @@ class Announcer:
         self, delivery: Delivery, wait_s: float, entry: Entry | None = None
     ) -> Announcement:
         """Return the request, for the delay queue nearest to *wait_s* seconds."""
-        headers = delivery.headers.as_amqp() | {"x-reason": "not_before"}
+        headers = delivery.headers.as_amqp() | {"x-reason": "let_pass"}
         if entry is not None:
             headers = replace(
                 delivery.headers,
@@ -254,12 +254,16 @@ def _cause(entry: Entry | None) -> str | None:
 def _trouble(entry: Entry) -> dict[str, Any]:
     """Return the headers that tell people what went wrong."""
     told = {
-        "x-reason": entry.reason or ("unavailable" if entry.unsure_since is None else "unsure"),
+        "x-reason": entry.reason or entry.scheduled or _waits_for(entry),
         "x-code": entry.code or None,
         "x-description": entry.description or None,
         "x-http-status": entry.http_status,
     }
     return {name: value for name, value in told.items() if value is not None}
+
+
+def _waits_for(entry: Entry) -> str:
+    return "unavailable" if entry.unsure_since is None else "unsure"
 
 
 def _moment(seconds: float) -> datetime:

@@ -100,7 +100,11 @@ class App:
             settings.default_line,
         )
         self.recovery = Recovery(self.ledger, self.subscription)
-        self.controls = LiveControls(self.ledger.controls, self.subscription)
+        self.controls = LiveControls(
+            self.ledger.controls,
+            self.subscription,
+            partial(self.publisher.depth, self.topology.requests.name),
+        )
         ages = Ages(lambda: self.portal.clock_offset_s)
         self.recorder = Recorder(
             ledger=self.ledger,

@@ -83,6 +83,10 @@ class Caller:
         if self.stopping or self._paused() or self._breaker.is_open:
             raise GivenBack
 
+    def is_free(self) -> bool:
+        """Tell whether a call could be made at once."""
+        return self._rate_limiter.is_free()
+
     async def turn(self) -> Turn:
         """Wait until a call may be made.
 

@@ -100,6 +100,10 @@ class Claims:
             return None
         return forbid(draft, "blocked", Failure(blocked.code, blocked.description))
 
+    def must_let_pass(self) -> bool:
+        """Tell whether a request is to make way for blocked ones behind it."""
+        return self._controls.must_let_pass()
+
     async def claim(self, call: CallRequested, draft: Entry, was: Entry | None) -> Entry | None:
         """Write down that we are about to dial, however long that takes.
 

@@ -1,6 +1,7 @@
 """What operators say, as this worker knows it: the ledger keeps it, every worker obeys it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from consumer import metrics
 from consumer.blocks import Blocks
 from consumer.ledger import LedgerDown
 from consumer.ledger.controls import Controls, ControlsTable
+from consumer.rabbitmq.losses import BrokerUnavailable
 
 REASON = "operator"
 REFRESH_S = 1.0
@@ -32,11 +34,25 @@ class LiveControls:
 
     Nobody depends on how fast this learns of a change: a claim names the version it knows, and the
     ledger refuses it where there is a later one.
+
+    Args:
+        table: Where the ledger keeps them.
+        subscription: Held while calls are paused.
+        waiting: Asks the broker how many requests wait.
     """
 
-    def __init__(self, table: ControlsTable, subscription: Subscription) -> None:
+    def __init__(
+        self,
+        table: ControlsTable,
+        subscription: Subscription,
+        waiting: Callable[[], Awaitable[int]],
+    ) -> None:
         self._table = table
         self._subscription = subscription
+        self._waiting = waiting
+        self._is_known = False
+        self._has_new_blocks = False
+        self._to_sort_out = 0
         self.current = Controls()
         self.blocks = Blocks()
         metrics.PAUSED.labels(REASON).set(0)
@@ -46,6 +62,8 @@ class LiveControls:
         while True:
             with suppress(LedgerDown):  # then nothing is dialled in any case
                 await self.refresh()
+            with suppress(BrokerUnavailable):
+                await self._begin_to_sort_out()
             await asyncio.sleep(REFRESH_S)
 
     async def refresh(self) -> None:
@@ -54,12 +72,14 @@ class LiveControls:
         Raises:
             LedgerDown: It cannot be told.
         """
+        at_start, self._is_known = not self._is_known, True
         if await self._table.version() == self.current.version:
             return
         was, self.current = self.current, await self._table.read()
         self.blocks = Blocks(self.current.blocks)
-        if len(self.current.blocks) != len(was.blocks):
+        if self.current.blocks != was.blocks:
             log.info("controls.blocks", blocks=len(self.current.blocks))
+            self._has_new_blocks = not at_start and self.current.blocks != ()
         if (self.current.pause is None) != (was.pause is None):
             self._obey()
 
@@ -72,6 +92,22 @@ class LiveControls:
         else:
             log.warning("controls.paused", cause=pause.reason, by=pause.by)
             self._subscription.pause(REASON)
+
+    async def _begin_to_sort_out(self) -> None:
+        """Look at all that waits now, once, for what a new block forbids."""
+        if self._has_new_blocks and not self.paused:
+            self._to_sort_out = await self._waiting()
+            self._has_new_blocks = False
+            log.info("controls.sorting", requests=self._to_sort_out)
+
+    def must_let_pass(self) -> bool:
+        """Tell whether a request that no block forbids is to make way for those behind it.
+
+        Those that are blocked must not wait for the calls of the others in front of them. True once
+        for each request that waited when the latest block came.
+        """
+        self._to_sort_out = max(0, self._to_sort_out - 1)
+        return self._to_sort_out > 0
 
     @property
     def paused(self) -> bool:

@@ -229,6 +229,9 @@ class Processor:
         draft = self._claims.draft(delivery, call, attempt, replay)
         if (ruled_out := self._claims.ruled_out(call, draft, was)) is not None:
             return Reached(ruled_out, was)
+        self._caller.check()
+        if not self._caller.is_free() and self._claims.must_let_pass():
+            return Postponed(0.0)
         with self._waits:
             turn = await self._caller.turn()
         if (ruled_out := self._claims.ruled_out(call, draft, was)) is not None:

@@ -38,11 +38,15 @@ class Desk:
     subscription: FakeSubscription = field(default_factory=FakeSubscription)
     rules: OwnRules = field(default_factory=OwnRules)
     hours: CallingHours = field(default_factory=CallingHours)
+    waiting: int = 0
     controls: LiveControls = field(init=False)
 
     def __post_init__(self) -> None:
-        self.controls = LiveControls(self.ledger.controls, self.subscription)
+        self.controls = LiveControls(self.ledger.controls, self.subscription, self.count_waiting)
         self.caller.paused_by_hand = lambda: self.controls.paused
+
+    async def count_waiting(self) -> int:
+        return self.waiting
 
     def processor(self, *, lag_s: float = 300.0, retry_unsure: bool = False) -> Processor:
         """Return a new process's processor."""

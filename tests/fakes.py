@@ -55,11 +55,15 @@ class FakeCaller:
     placed: list[tuple[CallRequested, int]] = field(default_factory=list)
     stopping: bool = False
     paused: bool = False
+    free: bool = True
     paused_by_hand: Callable[[], bool] = lambda: False
 
     def check(self) -> None:
         if self.stopping or self.paused or self.paused_by_hand():
             raise GivenBack
+
+    def is_free(self) -> bool:
+        return self.free
 
     async def turn(self) -> Turn:
         self.check()

@@ -54,6 +54,10 @@ class RateLimiter:
             await self._unblocked()
             await self.acquire()
 
+    def is_free(self) -> bool:
+        """Tell whether a call would not have to wait for its turn."""
+        return not self._turn.locked() and self._blocked_s() <= 0 and self._delay_s() <= 0
+
     def empty(self) -> None:
         """Forget the saved allowance: the portal's bucket is full, or somebody else may fill it."""
         self._refill()
