@@ -102,10 +102,11 @@ class FakePublisher:
     @property
     def names(self) -> list[str]:
         """Name each message: an event's type, or the kind of queue it went to."""
-        return [self._name(outgoing) for outgoing in self.sent]
+        return [self.name_of(outgoing) for outgoing in self.sent]
 
     @staticmethod
-    def _name(outgoing: Outgoing) -> str:
+    def name_of(outgoing: Outgoing) -> str:
+        """Name a message as `names` does."""
         if outgoing.kind is not None:
             return outgoing.kind.removeprefix("call.")
         return "dead letter" if outgoing.routing_key.endswith(".dlq") else "postponed"

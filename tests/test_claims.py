@@ -293,6 +293,24 @@ async def test_a_doubt_is_settled_and_not_dialled_again(
     assert len(desk.caller.placed) == 1
 
 
+async def test_a_doubt_that_is_over_is_not_dialled_if_it_is_taken_back_meanwhile(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deciding(desk, UNSURE, STARTED).process(delivery())
+    desk.reconciler.findings = [NotFound(conclusive=True)]
+    await make_due(desk)
+
+    async def crossed() -> Turn:
+        await desk.take_back()
+        return Turn(0)
+
+    monkeypatch.setattr(desk.caller, "turn", crossed)
+    await desk.processor(lag_s=0.0).process(delivery())
+
+    assert len(desk.caller.placed) == 1
+    assert (await desk.entry()).reason == "cancelled"
+
+
 async def test_a_dead_letter_that_was_taken_back_is_not_dialled_when_replayed(desk: Desk) -> None:
     processor = deciding(desk, REFUSED)
     await processor.process(delivery())
