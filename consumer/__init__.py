@@ -18,13 +18,14 @@ The modules at the top, in reading order:
     processor       one request: read the ledger, take a step
     canceller       cancellations in: the ledger decides whether each came in time
     steps           what a message asks for, given the ledger's entry (pure)
-    entries         the entry that follows from another (pure)
-    claims          our own rules, then the claim: may it be dialled now?
+    entries         what a step came to, and the entry that follows (pure)
+    attempts        one attempt: our own rules, the turn, the claim, the call
     controls        what operators say while workers run: paused, blocked
     interruptible   which tasks only wait, so that they may be cancelled
     caller          one call within the limits
     decision        what the outcome of a call leads to (pure)
     reconciler      asks the call history about a call whose answer was lost
+    findings        what a look into the call history shows
     reconciliation  what such a look-up leads to (pure)
     probe           a harmless question to the portal, while the worker is paused
     recorder        what a step came to: written to the ledger, then published

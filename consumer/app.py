@@ -10,10 +10,10 @@ from uuid import uuid4
 import structlog
 
 from consumer.announcer import Announcer
+from consumer.attempts import Attempts
 from consumer.bitrix24.portal import Portal
 from consumer.caller import Caller
 from consumer.canceller import Canceller
-from consumer.claims import Claims
 from consumer.controls import LiveControls
 from consumer.health import Part, serve
 from consumer.housekeeping import Housekeeping, keep_running
@@ -270,27 +270,29 @@ async def _leave_broker(subscription: Subscription, *, answers: bool) -> None:
 def _build_worker(app: App, settings: Settings, rate_limiter: RateLimiter, ages: Ages) -> Worker:
     """Put together what a message meets on its way."""
     waits = Interruptible()
+    caller = Caller(
+        app.portal,
+        rate_limiter,
+        app.breaker,
+        paused=lambda: app.controls.paused,
+        delays_s=settings.retry_delays_s,
+        operating_limit_s=settings.operating_limit_s * NEAR_THE_LIMIT,
+    )
     processor = Processor(
         ledger=app.ledger,
         ages=ages,
         recovery=app.recovery,
-        claims=Claims(
+        caller=caller,
+        attempts=Attempts(
             owner=app.owner,
             ledger=app.ledger,
             ages=ages,
             recovery=app.recovery,
+            caller=caller,
             controls=app.controls,
             rules=OwnRules(settings.countries, settings.max_per_number_per_day),
             hours=CallingHours(settings.calling_hours, settings.calling_days, settings.time_zone),
             waits=waits,
-        ),
-        caller=Caller(
-            app.portal,
-            rate_limiter,
-            app.breaker,
-            paused=lambda: app.controls.paused,
-            delays_s=settings.retry_delays_s,
-            operating_limit_s=settings.operating_limit_s * NEAR_THE_LIMIT,
         ),
         reconciler=Reconciler(
             app.ledger,

@@ -5,15 +5,21 @@ import time
 from dataclasses import replace
 from typing import assert_never
 
-import structlog
-
-from consumer import metrics
+from consumer.attempts import Attempts
 from consumer.bitrix24.portal import CONNECT_TIMEOUT_S
 from consumer.caller import Caller
-from consumer.claims import Claims
 from consumer.decision import Fail, Retry
 from consumer.delivery import Delivery, Unreadable
-from consumer.entries import cancel, in_doubt, reopened
+from consumer.entries import (
+    AlreadyKnown,
+    Decided,
+    Doubted,
+    Ignored,
+    Rejected,
+    Reopened,
+    Result,
+    TakenBack,
+)
 from consumer.interruptible import Interruptible
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
@@ -22,17 +28,7 @@ from consumer.ledger.entry import UNSEEN_BODY
 from consumer.ledger.recovery import Recovery
 from consumer.messages import Invalid
 from consumer.reconciler import Reconciler
-from consumer.recorder import (
-    AlreadyKnown,
-    Decided,
-    Ignored,
-    Noted,
-    Postponed,
-    Reached,
-    Recorder,
-    Rejected,
-    Result,
-)
+from consumer.recorder import Recorder
 from consumer.steps import (
     Cancelled,
     Due,
@@ -47,11 +43,6 @@ from consumer.steps import (
     Superseded,
     next_step,
 )
-
-STALE_CLAIM_S = 2 * CONNECT_TIMEOUT_S
-"""Nothing is sent on an older claim: this process slept, and another may have taken over."""
-
-log = structlog.get_logger(__name__)
 
 
 class Processor:
@@ -68,7 +59,7 @@ class Processor:
         ages: Ages,
         recovery: Recovery,
         caller: Caller,
-        claims: Claims,
+        attempts: Attempts,
         reconciler: Reconciler,
         recorder: Recorder,
         waits: Interruptible,
@@ -78,7 +69,7 @@ class Processor:
         self._ages = ages
         self._recovery = recovery
         self._caller = caller
-        self._claims = claims
+        self._attempts = attempts
         self._reconciler = reconciler
         self._recorder = recorder
         self._undecided_s = timeout_s + 2 * CONNECT_TIMEOUT_S
@@ -121,7 +112,7 @@ class Processor:
             entry=entry,
             age_s=self._ages.age_of(entry),
             now=time.time(),
-            own=entry.owner == self._claims.owner,
+            own=entry.owner == self._attempts.owner,
             undecided_s=self._undecided_s,
         )
         digest = self._ledger.digest(delivery.fields)
@@ -137,16 +128,16 @@ class Processor:
             case Duplicate(asked_again):
                 return self._repeat(entry, delivery, asked_again=asked_again)
             case Cancelled():
-                return Reached(cancel(entry, delivery.headers.replay, time.time()), entry)
+                return TakenBack(entry, delivery.headers.replay)
             case NotYet(wait_s):
-                return self._wait(delivery, entry, wait_s)
+                return self._attempts.wait(delivery, entry, wait_s)
             case Orphaned():
-                orphan = replace(entry, owner=self._claims.owner)
-                return Noted(in_doubt(orphan, "WORKER_LOST", time.time()), entry)
+                orphan = replace(entry, owner=self._attempts.owner)
+                return Doubted(orphan, entry, "WORKER_LOST")
             case InDoubt():
                 return await self._reconcile(entry, delivery)
             case Due():
-                return await self._call(delivery, entry, entry.attempt, entry.replay)
+                return await self._attempt(delivery, entry, entry.attempt, entry.replay)
             case Replayed():
                 return await self._replay(entry, delivery)
         assert_never(step)
@@ -161,17 +152,14 @@ class Processor:
 
     async def _begin(self, delivery: Delivery) -> Result:
         """Begin a request that the ledger does not know, believing what its headers say."""
-        call, headers = delivery.request, delivery.headers
-        if isinstance(call, Invalid):
-            return Rejected(call)
+        headers = delivery.headers
         lost = headers.unsure_since is not None and not headers.redial
         if lost or (delivery.redelivered and not await self._ledger.has_begun()):
             # Whoever had it before us may have dialled, and this ledger cannot know.
-            draft = self._claims.draft(delivery, call, headers.attempt, headers.replay)
-            return Noted(in_doubt(draft, "LEDGER_LOST", time.time()), None)
-        if not delivery.redelivered:
+            return self._attempts.doubt(delivery)
+        if delivery.call is not None and not delivery.redelivered:
             await self._beginning.note_first()
-        return await self._call(delivery, None, headers.attempt, headers.replay)
+        return await self._attempt(delivery, None, headers.attempt, headers.replay)
 
     async def _replay(self, entry: Entry, delivery: Delivery) -> Result:
         """Try again what a person wants tried again; what was in doubt is looked up once more."""
@@ -181,8 +169,8 @@ class Processor:
         doubt = await self._doubt_about_number(entry, delivery)
         if doubt is not None and not delivery.headers.redial:
             digest = self._ledger.digest(delivery.fields)
-            return Noted(reopened(doubt, replay, digest, time.time()), entry)
-        return await self._call(delivery, entry, 1, replay)
+            return Reopened(doubt, entry, replay, digest)
+        return await self._attempt(delivery, entry, 1, replay)
 
     async def _doubt_about_number(self, entry: Entry, delivery: Delivery) -> Entry | None:
         """Return the call of this request to its number that may have rung unseen, if any.
@@ -216,43 +204,12 @@ class Processor:
         decision = settled.decision
         if isinstance(decision, Retry) and decision.delay_s <= 0:
             was = replace(entry, unsure_since=None) if settled.rang_not else entry
-            return await self._call(delivery, was, decision.attempt, entry.replay)
+            return await self._attempt(delivery, was, decision.attempt, entry.replay)
         return Decided(entry, decision, call.expires_at_s, settled.doubt_age_s)
 
-    async def _call(
+    async def _attempt(
         self, delivery: Delivery, was: Entry | None, attempt: int, replay: int
     ) -> Result:
-        """Wait for the turn, claim, dial at once; unless a rule of our own says not, or not yet."""
-        call = delivery.request
-        if isinstance(call, Invalid):
-            return Rejected(call, forget=was)
-        draft = self._claims.draft(delivery, call, attempt, replay)
-        if (ruled_out := self._claims.ruled_out(call, draft, was)) is not None:
-            return Reached(ruled_out, was)
-        self._caller.check()
-        if not self._caller.is_free() and self._claims.must_let_pass():
-            return Postponed(0.0)
-        with self._waits:
-            turn = await self._caller.turn()
-        if (ruled_out := self._claims.ruled_out(call, draft, was)) is not None:
-            return Reached(ruled_out, was)
-        send_before = time.monotonic() + STALE_CLAIM_S
-        claimed = await self._claims.claim(call, draft, was)
-        if claimed is None:
-            return await self._take_step(delivery)
-        if claimed.state == "failed":
-            return Reached(claimed, was)
-        if time.monotonic() > send_before or self._caller.stopping:
-            return Noted(self._claims.free(claimed), claimed)
-        metrics.AGE.observe(claimed.claimed_at - max(claimed.first_seen_at, call.not_before_s))
-        decision = await self._caller.place(call, attempt, turn, send_before=send_before)
-        return Decided(claimed, decision, call.expires_at_s)
-
-    def _wait(self, delivery: Delivery, entry: Entry, wait_s: float) -> Result:
-        """Let a request wait, unless a rule has come meanwhile that forbids it."""
-        call = delivery.request
-        if isinstance(call, Invalid) or entry.state != "delayed" or entry.unsure_since is not None:
-            return Postponed(wait_s, entry)
-        draft = self._claims.draft(delivery, call, entry.attempt, entry.replay)
-        blocked = self._claims.blocked(call, draft)
-        return Reached(blocked, entry) if blocked is not None else Postponed(wait_s, entry)
+        """Make an attempt; look again where something has changed meanwhile."""
+        result = await self._attempts.make(delivery, was, attempt, replay)
+        return await self._take_step(delivery) if result is None else result

@@ -13,20 +13,12 @@ from consumer.bitrix24.errors import REPORTED_FAILURES
 from consumer.bitrix24.portal import Portal
 from consumer.decision import Announce, Fail, Reconcile, Retry
 from consumer.entries import taken_back
+from consumer.findings import Ambiguous, Found, HistoryFinding, LookUpFailed, NoHistory, NotFound
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import CallRequested
-from consumer.reconciliation import (
-    Ambiguous,
-    DoubtfulCall,
-    Found,
-    HistoryFinding,
-    LookUpFailed,
-    NoHistory,
-    NotFound,
-    reconcile,
-)
+from consumer.reconciliation import DoubtfulCall, reconcile
 
 WINDOW_MARGIN_S = 120.0
 """How far the portal's idea of when a call began may lie from ours."""

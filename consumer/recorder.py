@@ -2,15 +2,24 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import assert_never
+from dataclasses import replace
 
 import structlog
 
 from consumer.announcer import Announcement, Announcer
-from consumer.decision import Decision
 from consumer.delivery import Delivery, Unreadable
-from consumer.entries import apply_decision, cancel
+from consumer.entries import (
+    AlreadyKnown,
+    Closing,
+    Decided,
+    Ignored,
+    Passing,
+    Postponed,
+    Rejected,
+    Result,
+    cancel,
+    entry_after,
+)
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
@@ -18,69 +27,6 @@ from consumer.messages import Invalid
 from consumer.rabbitmq.publisher import Publisher
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """It is no request that can be carried out; *forget* is the entry that it must not keep."""
-
-    error: Invalid
-    forget: Entry | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Postponed:
-    """It waits; nothing about it has changed."""
-
-    wait_s: float
-    entry: Entry | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AlreadyKnown:
-    """It is closed: what belongs to its state is published once more."""
-
-    entry: Entry
-    asked_again: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """No call was made; *entry* is to be recorded in place of *was*, and published."""
-
-    entry: Entry
-    was: Entry | None
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """What follows from an attempt or a look-up, whose entry is *was*.
-
-    Attributes:
-        expires_at: When the request's time is over, in seconds since the epoch.
-        doubt_age_s: For how many seconds the call has been in doubt.
-    """
-
-    was: Entry
-    decision: Decision
-    expires_at: float | None = None
-    doubt_age_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """A new state to be recorded in place of *was*; the next step follows at once."""
-
-    entry: Entry
-    was: Entry | None
-
-
-@dataclass(frozen=True, slots=True)
-class Ignored:
-    """Nothing is to be done."""
-
-
-Result = Rejected | Postponed | AlreadyKnown | Decided | Reached | Noted | Ignored
 
 
 class Recorder:
@@ -104,10 +50,10 @@ class Recorder:
     async def carry_out(self, result: Result, message: Delivery | Unreadable) -> bool:
         """Act on the result of a step; return whether the message is done with."""
         entry = await self._entry_after(result)
-        if entry is None and isinstance(result, Decided | Reached):
+        if entry is None and isinstance(result, Closing):
             log.warning("call.overtaken")
             return False
-        if isinstance(result, Noted) or await self._was_taken_back(result, entry):
+        if isinstance(result, Passing) or await self._was_taken_back(result, entry):
             return False
         if isinstance(result, Ignored):
             log.info("call.superseded")
@@ -141,22 +87,14 @@ class Recorder:
                 if forget is not None:
                     await self._ledger.forget(forget)
                 return None
-            case Decided(was, decision, expires_at, doubt_age_s):
-                now = time.time()
-                since = now - doubt_age_s
-                reached = apply_decision(
-                    was, decision, now, expires_at=expires_at, unsure_since=since
-                )
-                return await self._record(reached, was)
-            case Reached(entry, was) | Noted(entry, was):
-                return await self._record(entry, was)
             case AlreadyKnown(entry):
                 return entry
             case Postponed(_, entry):
                 return entry if entry is not None and entry.state == "delayed" else None
             case Ignored():
                 return None
-        assert_never(result)
+            case _:
+                return await self._record(entry_after(result, time.time()), result.was)
 
     def _announcements(
         self, result: Result, entry: Entry | None, message: Delivery | Unreadable

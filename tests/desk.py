@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from consumer.announcer import Announcer
-from consumer.claims import Claims
+from consumer.attempts import Attempts
 from consumer.controls import LiveControls
 from consumer.entries import cancel_unseen
 from consumer.interruptible import Interruptible
@@ -70,11 +70,12 @@ class Desk:
             ledger=self.ledger,
             ages=ages,
             recovery=recovery,
-            claims=Claims(
+            attempts=Attempts(
                 owner=str(uuid4()),
                 ledger=self.ledger,
                 ages=ages,
                 recovery=recovery,
+                caller=caller,
                 controls=self.controls,
                 rules=self.rules,
                 hours=self.hours,

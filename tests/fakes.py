@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from consumer.decision import Decision
+    from consumer.findings import HistoryFinding
     from consumer.ledger import Entry
     from consumer.messages import CallRequested
     from consumer.rabbitmq.outgoing import Outgoing
-    from consumer.reconciliation import HistoryFinding
 
 NUMBER = "+12025550100"
 

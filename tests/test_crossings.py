@@ -29,8 +29,8 @@ from consumer.blocks import Block
 from consumer.caller import GivenBack, Turn
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
 from consumer.delivery import read_headers
+from consumer.findings import Found, HistoryFinding, LookUpFailed, NotFound
 from consumer.ledger import Ledger
-from consumer.reconciliation import Found, HistoryFinding, LookUpFailed, NotFound
 from tests.desk import Desk
 from tests.fakes import FakePublisher, delivery
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OUTCOMES: dict[str, Decision] = {
-    "placed": Announce("c1"),
+    "placed": Announce(None),
     "unavailable": Retry(5.0, 2, Failure("HTTP_503")),
     "refused": Fail("refused", Failure("ERROR_CORE")),
     "lost, and it rang": Reconcile(5.0, Failure("READ_TIMEOUT")),
@@ -61,6 +61,7 @@ class Crossings(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
+        self.call_id = uuid4().hex  # machines share a database, and a call is one request's
         self.queue: list[Delivery] = []
         self.dead: list[Outgoing] = []
         self.events: dict[str, dict[str, Any]] = {}
@@ -103,7 +104,7 @@ class Crossings(RuleBasedStateMachine):
         self.dialled_forbidden |= self.cancelled or self.paused or self.blocked
         await self.cross("call")
         self.phone_rang += self.outcome in {"placed", "lost, and it rang"}
-        return OUTCOMES[self.outcome]
+        return Announce(self.call_id) if self.outcome == "placed" else OUTCOMES[self.outcome]
 
     async def turn(self) -> Turn:
         self.desk.caller.check()
@@ -181,7 +182,7 @@ class Crossings(RuleBasedStateMachine):
     # --- what follows
 
     def finding(self) -> HistoryFinding:
-        return Found("c1") if self.phone_rang else NotFound(conclusive=True)
+        return Found(self.call_id) if self.phone_rang else NotFound(conclusive=True)
 
     def process(self, message: Delivery) -> None:
         if self.desk.controls.paused:  # as the worker asks every second

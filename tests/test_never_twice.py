@@ -800,14 +800,14 @@ async def test_a_claim_that_grew_old_before_the_connection_stood_is_not_sent(
     bench: Bench, foreign: ForeignPortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a process that was frozen between its claim and the first byte."""
-    monkeypatch.setattr("consumer.processor.STALE_CLAIM_S", -0.0)
+    monkeypatch.setattr("consumer.attempts.STALE_CLAIM_S", -0.0)
     async with bench.running(bitrix24_url=foreign.url) as app:
         claim, claims = app.ledger.claim, []
 
         async def counted(entry: Any, was: Any, controls: bytes) -> Any:  # noqa: ANN401
             claims.append(entry)
             if len(claims) > 2:
-                monkeypatch.setattr("consumer.processor.STALE_CLAIM_S", 10.0)
+                monkeypatch.setattr("consumer.attempts.STALE_CLAIM_S", 10.0)
             return await claim(entry, was, controls)
 
         app.ledger.claim = counted  # type: ignore[method-assign]

@@ -11,16 +11,9 @@ import pytest
 
 from consumer.caller import GivenBack
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
+from consumer.findings import Ambiguous, Found, HistoryFinding, LookUpFailed, NoHistory, NotFound
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.messages import Defaults
-from consumer.reconciliation import (
-    Ambiguous,
-    Found,
-    HistoryFinding,
-    LookUpFailed,
-    NoHistory,
-    NotFound,
-)
 from tests.desk import Desk, deciding
 from tests.fakes import delivery
 

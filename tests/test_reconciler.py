@@ -9,17 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from consumer.bitrix24.call_history import Page, Row
+from consumer.findings import Ambiguous, Found, HistoryFinding, LookUpFailed, NoHistory, NotFound
 from consumer.ledger import Entry, Ledger
 from consumer.ledger.ages import Ages
 from consumer.reconciler import NEARBY_S, WINDOW_MARGIN_S, Reconciler
-from consumer.reconciliation import (
-    Ambiguous,
-    Found,
-    HistoryFinding,
-    LookUpFailed,
-    NoHistory,
-    NotFound,
-)
 from tests.fakes import NUMBER, delivery
 
 if TYPE_CHECKING:

@@ -5,17 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
-from consumer.reconciliation import (
-    LONGEST_LOOKING_S,
-    Ambiguous,
-    DoubtfulCall,
-    Found,
-    HistoryFinding,
-    LookUpFailed,
-    NoHistory,
-    NotFound,
-    reconcile,
-)
+from consumer.findings import Ambiguous, Found, HistoryFinding, LookUpFailed, NoHistory, NotFound
+from consumer.reconciliation import LONGEST_LOOKING_S, DoubtfulCall, reconcile
 
 DELAYS_S = (5, 30, 300)
 LAG_S = 300.0

@@ -12,7 +12,7 @@ from typing import Any
 
 from consumer.bitrix24.lookup import is_transient
 from consumer.bitrix24.responses import error_of
-from consumer.reconciliation import LookUpFailed, NoHistory
+from consumer.findings import LookUpFailed, NoHistory
 
 INFOCALL = "5"
 LONGEST_CALL_S = 3600.0

@@ -19,9 +19,9 @@ from consumer.bitrix24.known_words import ANSWER_LOST, KNOWN_WORDS, UNREACHABLE
 from consumer.bitrix24.responses import Usage, read_clock, read_response, read_usage
 from consumer.bitrix24.transport import AiohttpTransport, proxy_to
 from consumer.decision import Failure, Outcome, Placed, Unavailable, Unsure
+from consumer.findings import LookUpFailed, NoHistory
 from consumer.masking import masked
 from consumer.messages import CallRequested
-from consumer.reconciliation import LookUpFailed, NoHistory
 
 PLACE = "voximplant.infocall.startwithtext"
 HISTORY = "voximplant.statistic.get"

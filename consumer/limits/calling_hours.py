@@ -3,9 +3,10 @@
 from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from zoneinfo import ZoneInfo
 
-from consumer.messages.local_time import DAY_S, DAYS, EVERY_DAY, Hours, time_zone
+from consumer.messages.local_time import DAY_S, DAYS, EVERY_DAY, Hours
 
 _THURSDAY = 3
 """The day of the week on which the epoch began."""
@@ -37,7 +38,7 @@ class CallingHours:
             now: Seconds since the epoch, as is what is returned.
             zone: The IANA name of the time zone of the person called, if it is known.
         """
-        rules = time_zone(zone or self.zone)
+        rules = _rules_of(zone or self.zone)
         since = now
         while since < _LAST_S:
             offset_s = _offset_s(since, rules)
@@ -59,6 +60,12 @@ class CallingHours:
         while (day + _THURSDAY) % len(DAYS) not in days or day * DAY_S + hours.closes_s <= local:
             day += 1
         return day * DAY_S + hours.opens_s
+
+
+@cache
+def _rules_of(zone: str) -> ZoneInfo:
+    """Return the rules of a zone: the system's, else those of `tzdata`."""
+    return ZoneInfo(zone)
 
 
 def _offset_s(moment: float, zone: ZoneInfo) -> float:

@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from zoneinfo import ZoneInfo
 
 from pydantic_core import PydanticCustomError
 
@@ -91,9 +90,3 @@ def time_zones() -> frozenset[str]:
     Source: https://tzdata.readthedocs.io/
     """
     return frozenset(files("tzdata").joinpath("zones").read_text(encoding="ascii").split())
-
-
-@cache
-def time_zone(name: str) -> ZoneInfo:
-    """Return the rules of a zone that `known_time_zone` accepts: the system's, else `tzdata`'s."""
-    return ZoneInfo(name)

@@ -17,7 +17,7 @@ from consumer.bitrix24.call_history import (
     by_call_id,
     read_page,
 )
-from consumer.reconciliation import LookUpFailed, NoHistory
+from consumer.findings import LookUpFailed, NoHistory
 
 CALL_ID = "infocall.4aa8f8e35bb6ece352fec0537b58ac42.1773740701"
 NOON = 1773748800.0

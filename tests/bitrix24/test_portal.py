@@ -19,8 +19,8 @@ import pytest
 from consumer.bitrix24.call_history import Page
 from consumer.bitrix24.portal import Portal
 from consumer.decision import Failure, Placed, Refused, Unavailable, Unsure
+from consumer.findings import LookUpFailed, NoHistory
 from consumer.messages import CallRequested
-from consumer.reconciliation import LookUpFailed, NoHistory
 from tests.certificates import Authority
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import pytest
 from consumer.blocks import Block
 from consumer.caller import GivenBack, Turn
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
+from consumer.findings import Found, HistoryFinding, NoHistory, NotFound
 from consumer.ledger import Entry, Ledger
 from consumer.limits.calling_hours import CallingHours
 from consumer.limits.own_rules import OwnRules
 from consumer.messages.local_time import Hours
-from consumer.reconciliation import Found, HistoryFinding, NoHistory, NotFound
 from tests.desk import Desk, deciding
 from tests.fakes import NUMBER, delivery
 
