@@ -28,7 +28,7 @@ test: $(READY) ## Run the tests, with coverage (ARGS=... goes to pytest)
 	@$(BIN)/coverage run -m pytest --numprocesses 6 $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
-	@$(BIN)/coverage report --fail-under=100 --include='consumer/decision.py,consumer/reconciliation.py,consumer/bitrix24/errors.py,consumer/bitrix24/lookup.py,consumer/bitrix24/responses.py,consumer/steps.py,consumer/entries.py'
+	@$(BIN)/coverage report --fail-under=100 --include='consumer/decision.py,consumer/reconciliation.py,consumer/bitrix24/errors.py,consumer/bitrix24/lookup.py,consumer/bitrix24/responses.py,consumer/steps.py,consumer/results.py,consumer/ledger/changes.py'
 
 faults: $(READY) ## Kill, cut, freeze and fill up everything, and account for each request (up to an hour; ARGS=--slice: 6 minutes)
 	@$(BIN)/python -m tests.faults $(ARGS)

@@ -18,7 +18,7 @@ The modules at the top, in reading order:
     processor       one request: read the ledger, take a step
     canceller       cancellations in: the ledger decides whether each came in time
     steps           what a message asks for, given the ledger's entry (pure)
-    entries         what a step came to, and the entry that follows (pure)
+    results         what a step came to, and the entry that follows (pure)
     attempts        one attempt: our own rules, the turn, the claim, the call
     controls        what operators say while workers run: paused, blocked
     interruptible   which tasks only wait, so that they may be cancelled
@@ -51,8 +51,8 @@ The rooms, each for one thing outside, or one kind of work:
                     topology_upkeep, outgoing, publisher, last_tries, confirming_link, browser,
                     queue_counts, unread, lease, policies: all that is known of RabbitMQ and
                     FastStream
-    ledger/         entry, ledger, statements, search, earlier, controls, about, store, sqlite,
-                    postgres, ages, beginning, recovery: what was done for which request
+    ledger/         entry, changes, ledger, statements, search, earlier, controls, about, store,
+                    sqlite, postgres, ages, beginning, recovery: what was done for which request
     limits/         rate_limiter, circuit_breaker, calling_hours, own_rules: how fast to call, when
                     and whom, and when not at all
     operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, check,

@@ -12,7 +12,15 @@ from consumer.caller import Caller
 from consumer.controls import LiveControls
 from consumer.decision import Failure
 from consumer.delivery import Delivery
-from consumer.entries import (
+from consumer.interruptible import Interruptible
+from consumer.ledger import Entry, Ledger, LedgerDown
+from consumer.ledger.ages import Ages
+from consumer.ledger.changes import claim
+from consumer.ledger.recovery import Recovery
+from consumer.limits.calling_hours import CallingHours
+from consumer.limits.own_rules import OwnRules
+from consumer.messages import CallRequested, Invalid
+from consumer.results import (
     Decided,
     Doubted,
     Expired,
@@ -22,15 +30,7 @@ from consumer.entries import (
     Rejected,
     Result,
     Scheduled,
-    claim,
 )
-from consumer.interruptible import Interruptible
-from consumer.ledger import Entry, Ledger, LedgerDown
-from consumer.ledger.ages import Ages
-from consumer.ledger.recovery import Recovery
-from consumer.limits.calling_hours import CallingHours
-from consumer.limits.own_rules import OwnRules
-from consumer.messages import CallRequested, Invalid
 
 DAY_S = 86_400.0
 STALE_CLAIM_S = 2 * CONNECT_TIMEOUT_S

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import structlog
 
 from consumer.delivery import read_headers
-from consumer.entries import cancel_unseen
 from consumer.ledger import LedgerDown
+from consumer.ledger.changes import cancel_unseen
 from consumer.ledger.recovery import Recovery
 from consumer.messages import CallCancel, Invalid, read_cancel
 from consumer.rabbitmq.losses import ConnectionLost, link_losses

@@ -10,16 +10,6 @@ from consumer.bitrix24.portal import CONNECT_TIMEOUT_S
 from consumer.caller import Caller
 from consumer.decision import Fail, Retry
 from consumer.delivery import Delivery, Unreadable
-from consumer.entries import (
-    AlreadyKnown,
-    Decided,
-    Doubted,
-    Ignored,
-    Rejected,
-    Reopened,
-    Result,
-    TakenBack,
-)
 from consumer.interruptible import Interruptible
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
@@ -29,6 +19,16 @@ from consumer.ledger.recovery import Recovery
 from consumer.messages import Invalid
 from consumer.reconciler import Reconciler
 from consumer.recorder import Recorder
+from consumer.results import (
+    AlreadyKnown,
+    Decided,
+    Doubted,
+    Ignored,
+    Rejected,
+    Reopened,
+    Result,
+    TakenBack,
+)
 from consumer.steps import (
     Cancelled,
     Due,

@@ -12,10 +12,10 @@ from consumer.bitrix24.call_history import Page, Row, Wanted, by_call_id
 from consumer.bitrix24.errors import REPORTED_FAILURES
 from consumer.bitrix24.portal import Portal
 from consumer.decision import Announce, Fail, Reconcile, Retry
-from consumer.entries import taken_back
 from consumer.findings import Ambiguous, Found, HistoryFinding, LookUpFailed, NoHistory, NotFound
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
+from consumer.ledger.changes import taken_back
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.messages import CallRequested
 from consumer.reconciliation import DoubtfulCall, reconcile

@@ -8,7 +8,13 @@ import structlog
 
 from consumer.announcer import Announcement, Announcer
 from consumer.delivery import Delivery, Unreadable
-from consumer.entries import (
+from consumer.ledger import Entry, Ledger, LedgerDown
+from consumer.ledger.ages import Ages
+from consumer.ledger.changes import cancel
+from consumer.ledger.recovery import Recovery
+from consumer.messages import Invalid
+from consumer.rabbitmq.publisher import Publisher
+from consumer.results import (
     AlreadyKnown,
     Closing,
     Decided,
@@ -17,14 +23,8 @@ from consumer.entries import (
     Postponed,
     Rejected,
     Result,
-    cancel,
     entry_after,
 )
-from consumer.ledger import Entry, Ledger, LedgerDown
-from consumer.ledger.ages import Ages
-from consumer.ledger.recovery import Recovery
-from consumer.messages import Invalid
-from consumer.rabbitmq.publisher import Publisher
 
 log = structlog.get_logger(__name__)
 

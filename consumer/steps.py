@@ -1,4 +1,4 @@
-"""What a message asks for, given what the ledger knows. Pure; `entries` says what follows.
+"""What a message asks for, given what the ledger knows. Pure; `results` says what follows.
 
 The rules are those of "never twice": the ledger is the truth, the message only asks.
 """

@@ -10,9 +10,9 @@ from uuid import uuid4
 from consumer.announcer import Announcer
 from consumer.attempts import Attempts
 from consumer.controls import LiveControls
-from consumer.entries import cancel_unseen
 from consumer.interruptible import Interruptible
 from consumer.ledger.ages import Ages
+from consumer.ledger.changes import cancel_unseen
 from consumer.ledger.recovery import Recovery
 from consumer.limits.calling_hours import CallingHours
 from consumer.limits.own_rules import OwnRules

@@ -8,8 +8,8 @@ import pytest
 
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
 from consumer.delivery import MessageHeaders
-from consumer.entries import apply_decision, claim, in_doubt, reopened
 from consumer.ledger import Entry
+from consumer.ledger.changes import apply_decision, claim, in_doubt, reopened
 from consumer.steps import (
     Due,
     Duplicate,
