@@ -80,6 +80,23 @@ def _portal_url(secret: SecretStr) -> SecretStr:
     return SecretStr(urlunsplit((parts.scheme, parts.netloc, f"{path}/", "", "")))
 
 
+def _server_url(url: str) -> str:
+    parts = _split(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise PydanticCustomError("url", "is no address of a server: write https://server/")
+    return url
+
+
+def is_webhook(url: str) -> bool:
+    """Tell whether an address holds a webhook's secret."""
+    return re.search(r"/rest/\d+/[^/]", urlsplit(url).path) is not None
+
+
+def lacks_webhook(url: str) -> bool:
+    """Tell whether an address is a portal's without a webhook; a mock may be at any address."""
+    return re.fullmatch(r"https://[^/]+/rest/", url) is not None
+
+
 def _without_method(path: str) -> str:
     """Cut a method's name off: the portal shows the address with one, and so people paste it."""
     webhook = re.match(r".*/rest/\d+/[^/]+", path)
@@ -104,7 +121,9 @@ def _unquoted(value: object) -> object:
 
 AmqpUrls = Annotated[SecretStr, BeforeValidator(_unquoted), AfterValidator(_amqp_urls)]
 """One broker, or several with commas between."""
+ServerUrl = Annotated[str, BeforeValidator(_unquoted), AfterValidator(_server_url)]
+"""A server that holds no secret in its address."""
 PortalUrl = Annotated[SecretStr, BeforeValidator(_unquoted), AfterValidator(_portal_url)]
-"""A webhook, up to where the names of methods are appended."""
+"""A portal or a webhook, up to where the names of methods are appended."""
 LedgerUrl = Annotated[SecretStr, BeforeValidator(_unquoted), AfterValidator(_ledger_url)]
 """A SQLite file, or a PostgreSQL database."""

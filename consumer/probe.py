@@ -5,7 +5,7 @@ import structlog
 from consumer.bitrix24.portal import Portal
 from consumer.bitrix24.responses import read_response
 from consumer.decision import Refused, Unavailable
-from consumer.limits.circuit_breaker import Kind
+from consumer.limits.fault import Kind
 from consumer.limits.rate_limiter import RateLimiter
 
 METHOD = "server.time"

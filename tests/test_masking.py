@@ -2,9 +2,10 @@
 
 import pytest
 
+from consumer.bitrix24.access import secret_parts
 from consumer.bitrix24.errors import KNOWN_ERRORS, KnownError
 from consumer.bitrix24.lookup import advice_for
-from consumer.bitrix24.portal import _redact, _secret_parts
+from consumer.bitrix24.portal import _redact
 from consumer.masking import masked
 
 NUMBER = "+12025550123"
@@ -70,4 +71,4 @@ SECRETS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize(("url", "parts"), SECRETS.values(), ids=SECRETS)
 def test_the_secret_of_a_webhook_is_hidden_however_short(url: str, parts: tuple[str, ...]) -> None:
-    assert _secret_parts(url) == parts
+    assert secret_parts(url) == parts
