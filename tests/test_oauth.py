@@ -127,7 +127,7 @@ async def test_without_a_usable_token_all_waits_until_somebody_logs_in(
         detail = app.breaker.detail
         ready = app.parts()
         await log_in(logged_in, Code(portal.oauth.code()))
-        await bench.until(lambda: app.breaker.state == "half_open")
+        await bench.until(lambda: not app.breaker.is_open)
         more = [await bench.ask() for _ in range(3)]
         for each in more:
             assert (await bench.event(each)).message.type == "call.started"
