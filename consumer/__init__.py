@@ -45,8 +45,9 @@ The rooms, each for one thing outside, or one kind of work:
 
     messages/       requests, cancellations, formats, numbers, local_time: the contract in, and
                     how its fields are written
-    bitrix24/       errors, lookup, known_words, responses, call_history, portal, transport, access,
-                    oauth, tokens, token_server, seal, scopes: all that is known of Bitrix24
+    bitrix24/       errors, lookup, known_words, responses, call_history, portal, transport,
+                    redaction, access, way_in, oauth, tokens, token_server, seal, scopes: all that
+                    is known of Bitrix24
     rabbitmq/       subscription, connection, refusals, losses, topology, declaration,
                     topology_upkeep, outgoing, publisher, last_tries, confirming_link, browser,
                     queue_counts, unread, lease, policies: all that is known of RabbitMQ and

@@ -10,8 +10,9 @@ from uuid import uuid4
 import structlog
 
 from consumer.announcer import Announcer
-from consumer.bitrix24.oauth import OAuth, access_by
+from consumer.bitrix24.oauth import OAuth
 from consumer.bitrix24.portal import Portal
+from consumer.bitrix24.way_in import access_by
 from consumer.caller import Caller
 from consumer.canceller import Canceller
 from consumer.claims import Claims

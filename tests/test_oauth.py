@@ -16,9 +16,9 @@ from pydantic import SecretStr
 from consumer import login_watch
 from consumer.app import App
 from consumer.bitrix24 import oauth
-from consumer.bitrix24.oauth import access_by
 from consumer.bitrix24.portal import Portal
 from consumer.bitrix24.tokens import Code, read_tokens
+from consumer.bitrix24.way_in import access_by
 from consumer.cli.main import main
 from consumer.ledger import Ledger, LedgerDown
 from consumer.ledger.tokens import TokenRows

@@ -3,6 +3,7 @@
 import re
 
 from consumer.bitrix24.errors import KNOWN_ERRORS
+from consumer.errors import LOGIN
 
 NO_CODE = "no error code"
 IS_URL_RIGHT = f"{NO_CODE}: is CALLS_BITRIX24_URL right?"
@@ -15,11 +16,10 @@ NOT_RENEWED = "TOKEN_NOT_RENEWED"
 NOT_RENEWED_TEXT = "the access token has expired, and could not be renewed in time"
 TOKENS_AWAY = "the tokens cannot be read, because the ledger cannot"
 SERVER_AWAY = "the authorisation server"
-LOGIN = "run `call-consumer login`"
 KNOWN_WORDS = frozenset(
     {word for row in KNOWN_ERRORS for word in (row.code, row.description)}
     | {IS_URL_RIGHT, NO_CODE, SAYS_NO, UNDOCUMENTED, MOVED, UNREACHABLE, ANSWER_LOST}
-    | {NOT_RENEWED_TEXT, TOKENS_AWAY, SERVER_AWAY}
+    | {NOT_RENEWED_TEXT, TOKENS_AWAY, SERVER_AWAY, LOGIN}
 )
 """What a code or a description may begin with that quotes no request: the vendor's, and ours."""
 

@@ -10,17 +10,16 @@ from uuid import uuid4
 
 import structlog
 
-from consumer.bitrix24.access import Access, Credential, NoAccess, Webhook
+from consumer.bitrix24.access import Credential, NoAccess
 from consumer.bitrix24.errors import NO_TOKENS, NOT_LOGGED_IN, OTHER_SECRET, TOKENS_UNREADABLE
 from consumer.bitrix24.known_words import SERVER_AWAY, TOKENS_AWAY
 from consumer.bitrix24.lookup import advice_for
 from consumer.bitrix24.seal import Seal, Unreadable
-from consumer.bitrix24.token_server import ANSWER_WITHIN_S, Application, TokenServer
+from consumer.bitrix24.token_server import ANSWER_WITHIN_S, TokenServer
 from consumer.bitrix24.tokens import Tokens, login_needed
 from consumer.decision import Failure, Refused, Unavailable
-from consumer.ledger import Ledger, LedgerDown
+from consumer.ledger import LedgerDown
 from consumer.ledger.tokens import TokenRow, TokenRows
-from consumer.settings import Settings
 
 SEND_WITHIN_S = 5.0
 """A process that was frozen for longer must not use a token that another may have used since."""
@@ -223,34 +222,3 @@ def _forget_error(task: asyncio.Task[Credential]) -> None:
     """Take note of an error that nobody may be waiting for any more."""
     if not task.cancelled():
         task.exception()
-
-
-def access_by(settings: Settings, ledger: Ledger) -> Access:
-    """Return the way into the portal that the settings name.
-
-    Args:
-        settings: With the portal's address set.
-        ledger: Keeps the tokens of OAuth; needs not be open yet.
-
-    Raises:
-        WrongSettings: The portal's address is missing.
-    """
-    url = settings.needed("bitrix24_url")
-    application = application_of(settings)
-    if application is None:
-        return Webhook(url)
-    secret = application.client_secret
-    rows = ledger.tokens(url)
-    return OAuth(url, rows, Seal(secret, url), TokenServer(application), secret)
-
-
-def application_of(settings: Settings) -> Application | None:
-    """Return the application of OAuth; None where a webhook is used."""
-    if settings.oauth_client_id is None or settings.oauth_client_secret is None:
-        return None
-    return Application(
-        client_id=settings.oauth_client_id,
-        client_secret=settings.oauth_client_secret.get_secret_value(),
-        server=settings.oauth_server_url,
-        allow_http=settings.allow_http,
-    )

@@ -17,15 +17,15 @@ from consumer.bitrix24.access import Access, Credential, NoAccess
 from consumer.bitrix24.call_history import Page, read_page
 from consumer.bitrix24.known_words import (
     ANSWER_LOST,
-    KNOWN_WORDS,
     NOT_RENEWED,
     NOT_RENEWED_TEXT,
     UNREACHABLE,
 )
+from consumer.bitrix24.redaction import redacted
 from consumer.bitrix24.responses import Usage, read_clock, read_response, read_usage
 from consumer.bitrix24.transport import AiohttpTransport, proxy_to
 from consumer.decision import Failure, Outcome, Placed, Refused, Unavailable, Unsure
-from consumer.masking import STARS, masked
+from consumer.masking import STARS
 from consumer.messages import CallRequested
 from consumer.reconciliation import LookUpFailed, NoHistory
 
@@ -37,7 +37,6 @@ CONNECT_TIMEOUT_S = 5.0
 ASK_TIMEOUT_S = 15.0
 CLOCK_NOISE_S = 2.0
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
-SHOWN_DESCRIPTION = 200
 KEEPALIVE_S = 5.0
 """A kept connection that the portal has just closed fails after the request was written."""
 OVER = {"expired_token", "invalid_token"}
@@ -173,8 +172,8 @@ class Portal:
         )
         failure = replace(
             outcome.failure,
-            code=_redact(outcome.failure.code, hidden),
-            description=_redact(outcome.failure.description, hidden),
+            code=redacted(outcome.failure.code, hidden),
+            description=redacted(outcome.failure.description, hidden),
         )
         return replace(outcome, failure=failure)
 
@@ -250,21 +249,3 @@ def read_names(body: bytes) -> dict[str, str] | None:
 def _name(error: Exception) -> str:
     """Turn an error's class into a code: ``ReadTimeout`` into ``READ_TIMEOUT``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).upper()
-
-
-_KNOWN = re.compile(
-    "|".join(
-        # The portal puts words in parentheses at times: ``REST (API)``.
-        r"[()]*".join(map(re.escape, words))
-        for words in sorted(KNOWN_WORDS, key=len, reverse=True)
-    ),
-    re.IGNORECASE,
-)
-
-
-def _redact(text: str, hidden: tuple[str, ...]) -> str:
-    """Put stars over what is hidden, but not where the vendor, or we, begin with known words."""
-    begins = [0, *(found.end() for found in re.finditer(r";\s*", text))]
-    found = [_KNOWN.match(text, begin) for begin in begins]
-    known = [range(*each.span()) for each in found if each is not None]
-    return masked(text, hidden, known)[:SHOWN_DESCRIPTION]

@@ -12,6 +12,7 @@ import httpx
 
 from consumer.addresses import is_loopback
 from consumer.bitrix24.known_words import SERVER_AWAY
+from consumer.bitrix24.redaction import redacted
 from consumer.bitrix24.responses import error_of
 from consumer.bitrix24.tokens import (
     VENDORS_HOSTS,
@@ -24,11 +25,9 @@ from consumer.bitrix24.tokens import (
 )
 from consumer.bitrix24.transport import AiohttpTransport, proxy_to
 from consumer.decision import Failure, Unavailable
-from consumer.masking import masked
 
 CONNECT_WITHIN_S = 5.0
 ANSWER_WITHIN_S = 10.0
-SHOWN_DESCRIPTION = 200
 NO_POST = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 
 
@@ -107,13 +106,9 @@ class TokenServer:
         if isinstance(answer, Tokens):
             return answer
         hidden = (application.client_secret, *grant.values(), before.access if before else "")
-        return replace(answer, failure=_redacted(answer.failure, hidden))
-
-
-def _redacted(failure: Failure, hidden: tuple[str, ...]) -> Failure:
-    begin = len(SERVER_AWAY) if failure.description.startswith(SERVER_AWAY) else 0
-    text = masked(failure.description, hidden, [range(begin)])
-    return replace(failure, code=masked(failure.code, hidden), description=text)
+        failure = answer.failure
+        told = redacted(failure.description, hidden)
+        return replace(answer, failure=Failure(redacted(failure.code, hidden), told))
 
 
 async def _send(

@@ -11,10 +11,11 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from consumer.bitrix24.known_words import LOGIN, SERVER_AWAY
+from consumer.bitrix24.known_words import SERVER_AWAY
 from consumer.bitrix24.lookup import errors_of
 from consumer.bitrix24.responses import error_of
 from consumer.decision import Failure, Refused, Unavailable
+from consumer.errors import LOGIN
 
 VENDORS_SERVER = "https://oauth.bitrix.info/"
 VENDORS_HOSTS = {"oauth.bitrix.info", "oauth.bitrix24.tech"}
@@ -109,7 +110,7 @@ def _refused(code: str, description: str) -> Refused:
 
 def login_needed(code: str, told: str) -> Refused:
     """Return what it means for a call that a person has to log in, and why."""
-    return Refused(Failure(code, f"{told}; {LOGIN}"), "login")
+    return Refused(Failure(code, f"{LOGIN}; {told}"), "login")
 
 
 def read_tokens(answer: object, now: float, before: Tokens | None = None) -> Tokens:

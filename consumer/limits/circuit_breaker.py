@@ -10,7 +10,8 @@ import structlog
 
 from consumer import metrics
 from consumer.decision import Outcome, Placed, Unsure
-from consumer.limits.fault import KINDS, LOGIN, Fault, Kind, fault_of
+from consumer.errors import LOGIN
+from consumer.limits.fault import KINDS, Fault, Kind, fault_of
 
 CONNECTION_WAITS_S = (5.0, 60.0)
 OTHER_WAITS_S = (30.0, 900.0)

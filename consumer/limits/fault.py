@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from consumer.decision import Outcome, Placed, Refused, Unavailable, Unsure
+from consumer.errors import LOGIN
 
 Kind = Literal["refused", "rate", "connection", "doubt", "bug"]
 KINDS: tuple[Kind, ...] = ("refused", "rate", "connection", "doubt", "bug")
 Lines = Literal["all", "rented", "default"]
-LOGIN = "run `call-consumer login`"
 SIP_LINE = re.compile(r"(reg|sip)\d")
 
 

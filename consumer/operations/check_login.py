@@ -3,8 +3,11 @@
 import time
 
 from consumer.bitrix24.access import NoAccess
-from consumer.bitrix24.oauth import OAuth, access_by
+from consumer.bitrix24.errors import NO_TOKENS
+from consumer.bitrix24.oauth import OAuth
 from consumer.bitrix24.tokens import REFRESH_LASTS_DAYS, Tokens
+from consumer.bitrix24.way_in import access_by
+from consumer.errors import LOGIN
 from consumer.ledger import Ledger, LedgerDown
 from consumer.operations.finding import Finding
 from consumer.settings import Settings, WrongSettings
@@ -12,7 +15,6 @@ from consumer.settings import Settings, WrongSettings
 DAY_S = 86_400.0
 MINUTE_S = 60.0
 WARN_DAYS = 150
-FIX = "run `call-consumer login`"
 
 
 async def check_login(settings: Settings) -> Finding:
@@ -21,11 +23,11 @@ async def check_login(settings: Settings) -> Finding:
     try:
         access = access_by(settings, ledger)
         if not (isinstance(access, OAuth) and await ledger.exists()):
-            return Finding("login", "wrong", "nobody has logged in yet", FIX)
+            return Finding("login", "wrong", NO_TOKENS, LOGIN)
         await ledger.open()
         held = await access.read()
     except NoAccess as error:
-        return Finding("login", "wrong", str(error), FIX)
+        return Finding("login", "wrong", str(error), LOGIN)
     except WrongSettings as error:
         return Finding("login", "wrong", str(error), "set CALLS_BITRIX24_URL, then log in")
     except LedgerDown:
@@ -46,5 +48,5 @@ def _state(tokens: Tokens, now: float) -> Finding:
     logged_in = f"logged in {max(now - tokens.logged_in_at, 0.0) / DAY_S:.0f} days ago"
     text = f"{access}; {refresh}; {logged_in}, user {tokens.user or 'not told'}"
     if days >= WARN_DAYS:
-        return Finding("login", "warning", text, f"place a call, or {FIX}, before it is over")
+        return Finding("login", "warning", text, f"place a call, or {LOGIN}, before it is over")
     return Finding("login", "ok", text)

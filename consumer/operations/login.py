@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from consumer.bitrix24.access import Credential
-from consumer.bitrix24.oauth import application_of
 from consumer.bitrix24.portal import Portal
 from consumer.bitrix24.responses import error_of
 from consumer.bitrix24.scopes import NEEDED_SCOPES, granted_scopes
 from consumer.bitrix24.seal import Seal
 from consumer.bitrix24.token_server import Application, TokenServer
 from consumer.bitrix24.tokens import Code, Tokens
+from consumer.bitrix24.way_in import application_of
 from consumer.errors import OperatorError
 from consumer.ledger import Ledger
 from consumer.settings import Settings, WrongSettings

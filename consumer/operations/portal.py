@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from consumer.bitrix24.oauth import access_by
+from consumer.bitrix24.errors import NO_TOKENS
 from consumer.bitrix24.portal import Portal
-from consumer.errors import OperatorError
+from consumer.bitrix24.way_in import access_by
+from consumer.errors import LOGIN, OperatorError
 from consumer.ledger import Ledger
 from consumer.settings import Settings
 
@@ -28,7 +29,7 @@ async def open_portal(settings: Settings) -> AsyncIterator[Portal]:
     try:
         if settings.oauth_client_id is not None:
             if not await ledger.exists():
-                raise NobodyLoggedIn("nobody has logged in: run `call-consumer login`")
+                raise NobodyLoggedIn(f"{LOGIN}; {NO_TOKENS}")
             await ledger.open()
         yield portal
     finally:

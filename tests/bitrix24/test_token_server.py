@@ -145,7 +145,9 @@ async def test_an_answer_that_quotes_secrets_is_starred() -> None:
 
     assert isinstance(answer, Refused)
     assert "canary" not in repr(answer)
-    assert answer.failure.description.startswith("the authorisation server refuses: no ***")
+    assert answer.failure.description == (
+        "run `call-consumer login`; the authorisation server refuses: no *** of ***, nor ***"
+    )
 
 
 LOST: dict[str, Callable[[str], tuple[int, object] | None]] = {
