@@ -44,6 +44,8 @@ class LoginWatch:
             return
         self._missing = ""
         if held.generation != self._generation:
+            if self._generation:
+                log.info("tokens.renewed", generation=held.generation)
             self._generation = held.generation
             self._breaker.probe_now()
 
@@ -51,5 +53,5 @@ class LoginWatch:
         failure = refused.failure
         if failure.code != self._missing:
             self._missing = failure.code
-            log.warning("tokens.missing", code=failure.code, advice=failure.description)
+            log.error("tokens.missing", code=failure.code, advice=failure.description)
         self._breaker.wait_for_login(failure.code)

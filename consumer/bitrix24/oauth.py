@@ -8,12 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-import structlog
-
 from consumer.bitrix24.access import Credential, NoAccess
 from consumer.bitrix24.errors import NO_TOKENS, NOT_LOGGED_IN, OTHER_SECRET, TOKENS_UNREADABLE
 from consumer.bitrix24.known_words import SERVER_AWAY, TOKENS_AWAY
-from consumer.bitrix24.lookup import advice_for
 from consumer.bitrix24.seal import Seal, Unreadable
 from consumer.bitrix24.token_server import ANSWER_WITHIN_S, TokenServer
 from consumer.bitrix24.tokens import Tokens, login_needed
@@ -28,8 +25,6 @@ RENEWAL_LASTS_S = SEND_WITHIN_S + ANSWER_WITHIN_S + 5.0
 LOOK_S = 0.05
 WRITE_AGAIN_S = 0.5
 SECRETS_KEPT = 8
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +150,11 @@ class OAuth:
         if isinstance(answer, Tokens):
             self._note_secrets(answer)
             self._held = await self._keep(held.generation, answer)
-            log.info("tokens.renewed", generation=self._held.generation)
             return self._held.credential(renewable=False)
         refused = answer.failure.code if isinstance(answer, Refused) else ""
         lasting = isinstance(answer, Refused) and answer.scope == "login"
         if lasting:
             self._held = None
-            log.error("tokens.refused", code=refused, advice=advice_for(refused, ""))
         with _ledger_errors():
             await self._rows.give_up(held.generation, self._lease, refused if lasting else "")
         raise NoAccess(answer)

@@ -195,12 +195,13 @@ class Portal:
         return read_response(response.status_code, response.content, response.headers)
 
     async def ask(self, method: str) -> tuple[int, bytes] | None:
-        """Ask a method without parameters; return status and body, or None if no answer came."""
+        """Ask a method without parameters; return status and body, or None if no answer came.
+
+        Raises:
+            NoAccess: There is no credential to ask with.
+        """
         try:
             response = await self._post(method, {}, ASK_TIMEOUT_S)
-        except NoAccess as error:
-            self.silence = str(error)
-            return None
         except (httpx.HTTPError, TimeoutError) as error:
             self.silence = str(error) or "no answer in time"
             return None

@@ -10,6 +10,7 @@ import click
 import uvicorn
 
 from consumer import log
+from consumer.bitrix24.access import NoAccess
 from consumer.bitrix24.lookup import advice_for
 from consumer.bitrix24.portal import LINES, VOICES, read_names
 from consumer.bitrix24.responses import error_of
@@ -155,7 +156,10 @@ def voices(*, as_json: bool) -> None:
 
 async def _names(settings: Settings, method: str, *, as_json: bool) -> None:
     async with open_portal(settings) as portal:
-        answer = await portal.ask(method)
+        try:
+            answer = await portal.ask(method)
+        except NoAccess as error:
+            raise Failed(f"{portal.host} was not asked: {error}") from None
     if answer is None:
         raise Failed(f"{portal.host} does not answer ({portal.silence}): see CALLS_BITRIX24_URL")
     code, description = error_of(answer[1])

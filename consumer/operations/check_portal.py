@@ -3,10 +3,13 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+from consumer.bitrix24.access import NoAccess
 from consumer.bitrix24.lookup import advice_for
 from consumer.bitrix24.portal import HISTORY, LINES, VOICES, Portal, read_names
 from consumer.bitrix24.responses import error_of
 from consumer.bitrix24.scopes import NEEDED_SCOPES, granted_scopes
+from consumer.decision import Refused
+from consumer.errors import LOGIN
 from consumer.ledger import LedgerDown
 from consumer.operations.finding import Finding
 from consumer.operations.portal import NobodyLoggedIn, open_portal
@@ -26,6 +29,10 @@ async def check_portal(settings: Settings) -> AsyncIterator[Finding]:
         async with open_portal(settings) as portal:
             async for finding in _look_at(portal, settings):
                 yield finding
+    except NoAccess as error:
+        fix = "see CALLS_OAUTH_SERVER_URL, the network and the proxy"
+        fix = LOGIN if isinstance(error.outcome, Refused) else fix
+        yield Finding("portal", "wrong", f"not asked: {error}", fix)
     except (LedgerDown, NobodyLoggedIn):  # which the ledger's and the login's findings say
         yield Finding("portal", "warning", "not asked: there are no tokens", "log in, check again")
 
