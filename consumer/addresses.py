@@ -1,6 +1,7 @@
 """The addresses in settings: what is wrong with one, and never what it holds."""
 
 import re
+from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -87,14 +88,33 @@ def _server_url(url: str) -> str:
     return url
 
 
-def is_webhook(url: str) -> bool:
-    """Tell whether an address holds a webhook's secret."""
-    return re.search(r"/rest/\d+/[^/]", urlsplit(url).path) is not None
+def way_in_mistakes(url: str, *, has_id: bool, has_secret: bool, has_server: bool) -> Iterator[str]:
+    """See that there is a webhook or OAuth, and all of it; a mock may be at any address.
 
-
-def lacks_webhook(url: str) -> bool:
-    """Tell whether an address is a portal's without a webhook; a mock may be at any address."""
-    return re.fullmatch(r"https://[^/]+/rest/", url) is not None
+    Args:
+        url: The portal's address, empty where it is not set.
+        has_id: Whether OAuth's client id is set.
+        has_secret: Whether its client secret is.
+        has_server: Whether an authorisation server is.
+    """
+    oauth = has_id or has_secret
+    if has_id != has_secret:
+        missing, there = ("SECRET", "ID") if has_id else ("ID", "SECRET")
+        yield f"CALLS_OAUTH_CLIENT_{missing}: is not set, and CALLS_OAUTH_CLIENT_{there} is"
+    if has_server and not oauth:
+        yield "CALLS_OAUTH_SERVER_URL: is for OAuth: set CALLS_OAUTH_CLIENT_ID, or leave it out"
+    if oauth and re.search(r"/rest/\d+/[^/]", urlsplit(url).path):
+        yield (
+            "CALLS_BITRIX24_URL: is a webhook, and CALLS_OAUTH_CLIENT_ID is set too: keep one; "
+            "with OAuth write https://portal/rest/"
+        )
+    if oauth and re.fullmatch(r"https://[^/]+/", url):
+        yield "CALLS_BITRIX24_URL: ends too early: with OAuth write https://portal/rest/"
+    if not oauth and re.fullmatch(r"https://[^/]+/rest/", url):
+        yield (
+            "CALLS_BITRIX24_URL: holds no webhook: write https://portal/rest/<user>/<secret>/, "
+            "or set CALLS_OAUTH_CLIENT_ID and CALLS_OAUTH_CLIENT_SECRET"
+        )
 
 
 def _without_method(path: str) -> str:

@@ -23,8 +23,7 @@ from consumer.addresses import (
     PortalUrl,
     ServerUrl,
     is_loopback,
-    is_webhook,
-    lacks_webhook,
+    way_in_mistakes,
 )
 from consumer.errors import OperatorError
 from consumer.messages import Defaults
@@ -165,7 +164,7 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _go_together(self) -> Self:
         # Without a field's name pydantic cannot tell which one is wrong.
-        if mistakes := [*self._time_to_drain(), *self._encryption(), *self._one_way_in()]:
+        if mistakes := [*self._time_to_drain(), *self._encryption(), *self._way_in()]:
             text = "\n".join(mistakes)
             raise PydanticCustomError("together", text)
         return self
@@ -186,25 +185,13 @@ class Settings(BaseModel):
                     "or set CALLS_ALLOW_HTTP=true for a mock"
                 )
 
-    def _one_way_in(self) -> Iterator[str]:
-        """See that there is a webhook or OAuth, and all of it."""
-        has_id, has_secret = self.oauth_client_id is not None, self.oauth_client_secret is not None
-        if has_id != has_secret:
-            missing, there = ("SECRET", "ID") if has_id else ("ID", "SECRET")
-            yield f"CALLS_OAUTH_CLIENT_{missing}: is not set, and CALLS_OAUTH_CLIENT_{there} is"
-        if self.oauth_server_url and not (has_id or has_secret):
-            yield "CALLS_OAUTH_SERVER_URL: is for OAuth: set CALLS_OAUTH_CLIENT_ID, or leave it out"
-        url = self.bitrix24_url.get_secret_value() if self.bitrix24_url else ""
-        if (has_id or has_secret) and is_webhook(url):
-            yield (
-                "CALLS_BITRIX24_URL: is a webhook, and CALLS_OAUTH_CLIENT_ID is set too: keep one; "
-                "with OAuth write https://portal/rest/"
-            )
-        if not (has_id or has_secret) and lacks_webhook(url):
-            yield (
-                "CALLS_BITRIX24_URL: holds no webhook: write https://portal/rest/<user>/<secret>/, "
-                "or set CALLS_OAUTH_CLIENT_ID and CALLS_OAUTH_CLIENT_SECRET"
-            )
+    def _way_in(self) -> Iterator[str]:
+        return way_in_mistakes(
+            self.bitrix24_url.get_secret_value() if self.bitrix24_url else "",
+            has_id=self.oauth_client_id is not None,
+            has_secret=self.oauth_client_secret is not None,
+            has_server=self.oauth_server_url is not None,
+        )
 
     @property
     def request_defaults(self) -> Defaults:

@@ -19,7 +19,8 @@ from consumer.app import App
 from consumer.bitrix24 import oauth
 from consumer.bitrix24.access import NoAccess
 from consumer.bitrix24.portal import Portal
-from consumer.bitrix24.tokens import Code, read_tokens
+from consumer.bitrix24.token_server import TokenServer
+from consumer.bitrix24.tokens import Code, TokenAnswer, read_tokens
 from consumer.bitrix24.way_in import access_by
 from consumer.cli.main import main
 from consumer.ledger import Ledger, LedgerDown
@@ -241,6 +242,29 @@ async def test_who_dies_while_renewing_stops_the_others_for_a_while_only(
 
     assert [answer and answer[0] for answer in answers] == [200, 200]
     assert (portal.oauth.tally["refreshes"], portal.oauth.tally["rotated"]) == (1, 0)
+
+
+async def test_a_login_during_a_renewal_that_is_refused_is_what_counts(
+    portal: SandboxPortal, shared: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log_in(shared, Code(portal.oauth.code()))
+    portal.oauth.expire()
+    refresh = TokenServer.refresh
+
+    async def log_in_meanwhile(self: TokenServer, *asked: Any) -> TokenAnswer:  # noqa: ANN401
+        portal.patch({"application": "revoked"})
+        answer = await refresh(self, *asked)
+        portal.patch({"application": "installed"})
+        await log_in(shared, Code(portal.oauth.code()))
+        return answer
+
+    monkeypatch.setattr(TokenServer, "refresh", log_in_meanwhile)
+    async with replica(shared) as one:
+        answer = await one.ask("server.time")
+
+    assert answer is not None
+    assert answer[0] == 200
+    assert portal.oauth.tally["refused"] == 1
 
 
 async def test_a_new_token_is_kept_though_the_ledger_fails_for_a_while(

@@ -103,6 +103,14 @@ WAYS_IN: dict[str, tuple[dict[str, str], list[str]]] = {
         {"BITRIX24_URL": BARE, "OAUTH_CLIENT_SECRET": "s3cr3t"},
         ["CALLS_OAUTH_CLIENT_ID: is not set, and CALLS_OAUTH_CLIENT_SECRET is"],
     ),
+    "a portal alone": (
+        {
+            "BITRIX24_URL": "https://portal.example",
+            "OAUTH_CLIENT_ID": "a",
+            "OAUTH_CLIENT_SECRET": "s3cr3t",
+        },
+        ["CALLS_BITRIX24_URL: ends too early: with OAuth write https://portal/rest/"],
+    ),
     "a server alone": (
         {"BITRIX24_URL": PORTAL, "OAUTH_SERVER_URL": "https://oauth.example/"},
         ["CALLS_OAUTH_SERVER_URL: is for OAuth"],

@@ -23,6 +23,7 @@ SEND_WITHIN_S = 5.0
 RENEWAL_LASTS_S = SEND_WITHIN_S + ANSWER_WITHIN_S + 5.0
 """For how long another process's renewal is believed to go on."""
 LOOK_S = 0.05
+CLOSE_WITHIN_S = 30.0
 WRITE_AGAIN_S = 0.5
 SECRETS_KEPT = 8
 
@@ -125,7 +126,7 @@ class OAuth:
     async def close(self) -> None:
         """Let a renewal end."""
         if self._renewal is not None:
-            await asyncio.wait({self._renewal})
+            await asyncio.wait({self._renewal}, timeout=CLOSE_WITHIN_S)
 
     async def _renew(self, refused: Credential) -> Credential:
         watched = Watched()
@@ -151,12 +152,14 @@ class OAuth:
             self._note_secrets(answer)
             self._held = await self._keep(held.generation, answer)
             return self._held.credential(renewable=False)
-        refused = answer.failure.code if isinstance(answer, Refused) else ""
         lasting = isinstance(answer, Refused) and answer.scope == "login"
         if lasting:
             self._held = None
         with _ledger_errors():
-            await self._rows.give_up(held.generation, self._lease, refused if lasting else "")
+            code = answer.failure.code if lasting else ""
+            ours = await self._rows.give_up(held.generation, self._lease, code)
+        if lasting and not ours:  # somebody has logged in meanwhile
+            return (await self.read()).credential()
         raise NoAccess(answer)
 
     async def _keep(self, generation: int, tokens: Tokens) -> Held:

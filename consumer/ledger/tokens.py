@@ -82,9 +82,13 @@ class TokenRows:
         )
         return done == 1
 
-    async def give_up(self, generation: int, who: str, refused: str = "") -> None:
-        """Note that *who* did not renew them, and with which code that was refused for good."""
-        await self._store.execute(
+    async def give_up(self, generation: int, who: str, refused: str = "") -> bool:
+        """Note that *who* did not renew them, and with which code that was refused for good.
+
+        Returns:
+            Whether nobody else has written since.
+        """
+        done = await self._store.execute(
             "UPDATE tokens SET renewing = '', refused = $1"
             " WHERE portal = $2 AND generation = $3 AND renewing = $4",
             refused,
@@ -92,3 +96,4 @@ class TokenRows:
             generation,
             who,
         )
+        return done == 1
