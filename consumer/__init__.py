@@ -27,6 +27,7 @@ The modules at the top, in reading order:
     reconciler      asks the call history about a call whose answer was lost
     findings        what a look into the call history shows
     reconciliation  what such a look-up leads to (pure)
+    login_watch     whether somebody must log in by OAuth, and whether somebody has
     probe           a harmless question to the portal, while the worker is paused
     recorder        what a step came to: written to the ledger, then published
     announcer       which messages belong to which state (pure)
@@ -45,23 +46,25 @@ The rooms, each for one thing outside, or one kind of work:
 
     messages/       requests, cancellations, formats, numbers, local_time: the contract in, and
                     how its fields are written
-    bitrix24/       errors, lookup, known_words, responses, call_history, portal, transport: all
-                    that is known of Bitrix24
+    bitrix24/       errors, lookup, known_words, responses, call_history, portal, transport,
+                    redaction, access, way_in, oauth, tokens, token_server, seal, scopes: all that
+                    is known of Bitrix24
     rabbitmq/       subscription, connection, refusals, losses, topology, declaration,
                     topology_upkeep, outgoing, publisher, last_tries, confirming_link, browser,
                     queue_counts, unread, lease, policies: all that is known of RabbitMQ and
                     FastStream
-    ledger/         entry, changes, ledger, statements, search, earlier, controls, about, store,
-                    sqlite, postgres, ages, beginning, recovery: what was done for which request
-    limits/         rate_limiter, circuit_breaker, calling_hours, own_rules: how fast to call, when
-                    and whom, and when not at all
+    ledger/         entry, changes, ledger, statements, search, earlier, controls, about, tokens,
+                    store, sqlite, postgres, ages, beginning, recovery: what was done for which
+                    request
+    limits/         rate_limiter, circuit_breaker, fault, calling_hours, own_rules: how fast to
+                    call, when and whom, and when not at all
     operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, check,
-                    check_broker, check_ledger, check_portal, finding, upstream: what the commands
-                    do
-    cli/            main, run, upstream, dead_letters, filters, ids, plan, replay, replay_plan,
-                    discard, progress, console: the commands
+                    check_broker, check_ledger, check_login, check_portal, finding, login, portal,
+                    upstream: what the commands do
+    cli/            main, run, login, upstream, dead_letters, filters, ids, plan, replay,
+                    replay_plan, discard, progress, console: the commands
     sandbox/        app, control, parameters, portal, rules, answers, replies, numbers, history,
-                    limits, methods, request, switches: a stand-in portal
+                    limits, methods, oauth, request, switches: a stand-in portal
     demo/           tour, requests, account, environment, broker, private_node, login, signals,
                     installer: the demo and its throwaway broker
 

@@ -1,6 +1,7 @@
 """The addresses in settings: what is wrong with one, and never what it holds."""
 
 import re
+from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -80,6 +81,42 @@ def _portal_url(secret: SecretStr) -> SecretStr:
     return SecretStr(urlunsplit((parts.scheme, parts.netloc, f"{path}/", "", "")))
 
 
+def _server_url(url: str) -> str:
+    parts = _split(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise PydanticCustomError("url", "is no address of a server: write https://server/")
+    return url
+
+
+def way_in_mistakes(url: str, *, has_id: bool, has_secret: bool, has_server: bool) -> Iterator[str]:
+    """See that there is a webhook or OAuth, and all of it; a mock may be at any address.
+
+    Args:
+        url: The portal's address, empty where it is not set.
+        has_id: Whether OAuth's client id is set.
+        has_secret: Whether its client secret is.
+        has_server: Whether an authorisation server is.
+    """
+    oauth = has_id or has_secret
+    if has_id != has_secret:
+        missing, there = ("SECRET", "ID") if has_id else ("ID", "SECRET")
+        yield f"CALLS_OAUTH_CLIENT_{missing}: is not set, and CALLS_OAUTH_CLIENT_{there} is"
+    if has_server and not oauth:
+        yield "CALLS_OAUTH_SERVER_URL: is for OAuth: set CALLS_OAUTH_CLIENT_ID, or leave it out"
+    if oauth and re.search(r"/rest/\d+/[^/]", urlsplit(url).path):
+        yield (
+            "CALLS_BITRIX24_URL: is a webhook, and CALLS_OAUTH_CLIENT_ID is set too: keep one; "
+            "with OAuth write https://portal/rest/"
+        )
+    if oauth and re.fullmatch(r"https://[^/]+/", url):
+        yield "CALLS_BITRIX24_URL: ends too early: with OAuth write https://portal/rest/"
+    if not oauth and re.fullmatch(r"https://[^/]+/rest/", url):
+        yield (
+            "CALLS_BITRIX24_URL: holds no webhook: write https://portal/rest/<user>/<secret>/, "
+            "or set CALLS_OAUTH_CLIENT_ID and CALLS_OAUTH_CLIENT_SECRET"
+        )
+
+
 def _without_method(path: str) -> str:
     """Cut a method's name off: the portal shows the address with one, and so people paste it."""
     webhook = re.match(r".*/rest/\d+/[^/]+", path)
@@ -104,7 +141,9 @@ def _unquoted(value: object) -> object:
 
 AmqpUrls = Annotated[SecretStr, BeforeValidator(_unquoted), AfterValidator(_amqp_urls)]
 """One broker, or several with commas between."""
+ServerUrl = Annotated[str, BeforeValidator(_unquoted), AfterValidator(_server_url)]
+"""A server that holds no secret in its address."""
 PortalUrl = Annotated[SecretStr, BeforeValidator(_unquoted), AfterValidator(_portal_url)]
-"""A webhook, up to where the names of methods are appended."""
+"""A portal or a webhook, up to where the names of methods are appended."""
 LedgerUrl = Annotated[SecretStr, BeforeValidator(_unquoted), AfterValidator(_ledger_url)]
 """A SQLite file, or a PostgreSQL database."""

@@ -11,7 +11,9 @@ import structlog
 
 from consumer.announcer import Announcer
 from consumer.attempts import Attempts
+from consumer.bitrix24.oauth import OAuth
 from consumer.bitrix24.portal import Portal
+from consumer.bitrix24.way_in import access_by
 from consumer.caller import Caller
 from consumer.canceller import Canceller
 from consumer.controls import LiveControls
@@ -25,6 +27,7 @@ from consumer.limits.calling_hours import CallingHours
 from consumer.limits.circuit_breaker import CircuitBreaker
 from consumer.limits.own_rules import OwnRules
 from consumer.limits.rate_limiter import RateLimiter
+from consumer.login_watch import LoginWatch
 from consumer.operations.evictions import Evictions
 from consumer.probe import Probe
 from consumer.processor import Processor
@@ -46,6 +49,8 @@ from consumer.worker import Worker
 START_WITHIN_S = 20.0
 STOP_CONSUMING_S = 1.0
 STOP_LINKS_S = 1.0
+STOP_PORTAL_S = 2.0
+"""More: tokens that are being renewed must be kept."""
 NEAR_THE_LIMIT = 0.99
 CANCELLATIONS_AT_ONCE = 50
 
@@ -65,7 +70,6 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._url = settings.needed("rabbitmq_url")
-        portal_url = settings.needed("bitrix24_url")
         self.owner = str(uuid4())
         self.topology = topology_of(settings)
         self._stop = asyncio.Event()
@@ -80,7 +84,9 @@ class App:
         self.ledger = Ledger(
             settings.ledger_url.get_secret_value(), settings.queue, settings.concurrency
         )
-        self.portal = Portal(portal_url, timeout_s=settings.timeout_s)
+        access = access_by(settings, self.ledger)
+        rate_limiter = RateLimiter(settings.rate_per_s, settings.burst)
+        self.portal = Portal(access, timeout_s=settings.timeout_s, draw=rate_limiter.borrow)
         self.policies = Policies()
         self.publisher = Publisher(
             self._url, on_full=lambda queue: self.policies.seen("max-length", queue)
@@ -92,13 +98,13 @@ class App:
             self.policies,
             declares=settings.declare,
         )
-        rate_limiter = RateLimiter(settings.rate_per_s, settings.burst)
         self.breaker = CircuitBreaker(
             settings.pause_after,
             self.subscription,
             Probe(self.portal, rate_limiter).still_shows,
             settings.default_line,
         )
+        self._login = LoginWatch(access, self.breaker) if isinstance(access, OAuth) else None
         self.recovery = Recovery(self.ledger, self.subscription)
         self.controls = LiveControls(
             self.ledger.controls,
@@ -191,6 +197,8 @@ class App:
         await startup.take("broker", self.subscription.connect)
         await startup.take("lease", self._take_lease)
         await startup.take("broker", self._take_cancellations)
+        if self._login is not None:
+            await self._login.look()
         await startup.take("broker", self._consume)
         self._started = True
         log.info("worker.ready", queue=self.topology.requests.name, portal=self.portal.host)
@@ -226,6 +234,8 @@ class App:
             "evictions": self._evictions.run,
             **self._housekeeping.jobs,
         }
+        if self._login is not None:
+            jobs["login"] = self._login.run
         return [keep_running(name, job) for name, job in jobs.items()]
 
     def parts(self) -> dict[str, Part]:
@@ -253,7 +263,7 @@ class App:
             _leave_broker(self.subscription, answers=cancelled),
             _leave_broker(self.cancellations, answers=left),
             within(STOP_LINKS_S, "publisher", self.publisher.close()),
-            within(STOP_LINKS_S, "portal", self.portal.close()),
+            within(STOP_PORTAL_S, "portal", self.portal.close()),
         )
         self.recovery.close()
         await within(STOP_LINKS_S, "ledger", self.ledger.close())

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-Scope = Literal["request", "portal", "line", "rented lines", "rate"]
-"""Whom an error concerns: one request, every call, the calls of one line, those of every line
-that is no SIP line, or our own request rate."""
+Scope = Literal["request", "portal", "login", "line", "rented lines", "rate"]
+"""Whom an error concerns: one request, every call, every call until a person logs in, the calls
+of one line, those of every line that is no SIP line, or our own request rate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from consumer.settings import GO_TOGETHER, PREFIX, Secret, Settings, WrongSettings, not_set
 
-MAY_BE_FILES = ("rabbitmq_url", "bitrix24_url", "ledger_url")
+MAY_BE_FILES = ("rabbitmq_url", "bitrix24_url", "oauth_client_secret", "ledger_url")
 """Secrets, which ``CALLS_<FIELD>_FILE`` may name a file of."""
 
 

@@ -1,4 +1,7 @@
-"""The one kind of error that a person is meant to read."""
+"""The one kind of error that a person is meant to read, and an advice that many parts give."""
+
+LOGIN = "run `call-consumer login`"
+"""For where there are no tokens that can be used."""
 
 
 class OperatorError(Exception):

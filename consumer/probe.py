@@ -2,10 +2,11 @@
 
 import structlog
 
+from consumer.bitrix24.access import NoAccess
 from consumer.bitrix24.portal import Portal
 from consumer.bitrix24.responses import read_response
 from consumer.decision import Refused, Unavailable
-from consumer.limits.circuit_breaker import Kind
+from consumer.limits.fault import Kind
 from consumer.limits.rate_limiter import RateLimiter
 
 METHOD = "server.time"
@@ -23,7 +24,10 @@ class Probe:
     async def still_shows(self, kind: Kind, codes: set[str]) -> bool:
         """Tell whether the portal still answers with a fault of *kind*, by one of *codes*."""
         await self._rate_limiter.acquire()
-        answer = await self._portal.ask(METHOD)
+        try:
+            answer = await self._portal.ask(METHOD)
+        except NoAccess:
+            return True
         if answer is None:
             return True
         status, body = answer

@@ -17,7 +17,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from consumer.addresses import AmqpUrls, LedgerUrl, PortalUrl, is_loopback
+from consumer.addresses import (
+    AmqpUrls,
+    LedgerUrl,
+    PortalUrl,
+    ServerUrl,
+    is_loopback,
+    way_in_mistakes,
+)
 from consumer.errors import OperatorError
 from consumer.messages import Defaults
 from consumer.messages.local_time import Hours, known_time_zone, read_days, read_hours
@@ -84,7 +91,14 @@ class Settings(BaseModel):
     rabbitmq_url: AmqpUrls | None = None
     """The broker, as amqp://user:password@host:5672/vhost; several with commas between."""
     bitrix24_url: PortalUrl | None = None
-    """The inbound webhook, as https://portal/rest/<user>/<secret>/."""
+    """The inbound webhook, as https://portal/rest/<user>/<secret>/; with OAuth
+    https://portal/rest/."""
+    oauth_client_id: Annotated[str, Field(max_length=200)] | None = None
+    """OAuth instead of a webhook: the application's client id, as the portal shows it."""
+    oauth_client_secret: SecretStr | None = None
+    """The application's client secret; the ledger's tokens are sealed with it."""
+    oauth_server_url: ServerUrl | None = None
+    """The authorisation server; by default the one that the tokens name, else the vendor's."""
     allow_http: bool = False
     """Whether the portal may be asked over plain http on another machine: for a mock."""
 
@@ -150,7 +164,7 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _go_together(self) -> Self:
         # Without a field's name pydantic cannot tell which one is wrong.
-        if mistakes := [*self._time_to_drain(), *self._encryption()]:
+        if mistakes := [*self._time_to_drain(), *self._encryption(), *self._way_in()]:
             text = "\n".join(mistakes)
             raise PydanticCustomError("together", text)
         return self
@@ -160,19 +174,34 @@ class Settings(BaseModel):
             yield "CALLS_DRAIN_S: must be more than CALLS_TIMEOUT_S, or a stop cuts calls off"
 
     def _encryption(self) -> Iterator[str]:
-        if self.bitrix24_url is None or self.allow_http:
+        if self.allow_http:
             return
-        parts = urlsplit(self.bitrix24_url.get_secret_value())
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            yield (
-                "CALLS_BITRIX24_URL: would send the secret unencrypted: write https, "
-                "or set CALLS_ALLOW_HTTP=true for a mock"
-            )
+        portal = self.bitrix24_url.get_secret_value() if self.bitrix24_url else None
+        for name, url in (("BITRIX24_URL", portal), ("OAUTH_SERVER_URL", self.oauth_server_url)):
+            parts = urlsplit(url or "")
+            if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+                yield (
+                    f"CALLS_{name}: would send the secret unencrypted: write https, "
+                    "or set CALLS_ALLOW_HTTP=true for a mock"
+                )
+
+    def _way_in(self) -> Iterator[str]:
+        return way_in_mistakes(
+            self.bitrix24_url.get_secret_value() if self.bitrix24_url else "",
+            has_id=self.oauth_client_id is not None,
+            has_secret=self.oauth_client_secret is not None,
+            has_server=self.oauth_server_url is not None,
+        )
 
     @property
     def request_defaults(self) -> Defaults:
         """What requests need not say."""
         return Defaults(self.default_line, self.default_voice, self.default_region)
+
+    @property
+    def webhook(self) -> SecretStr | None:
+        """The portal's address, if it holds a secret."""
+        return self.bitrix24_url if self.oauth_client_id is None else None
 
     def needed(self, field: Secret) -> str:
         """Return a secret that the caller cannot do without.
@@ -186,7 +215,14 @@ class Settings(BaseModel):
         return secret.get_secret_value()
 
 
-GO_TOGETHER = ({"drain_s", "timeout_s"}, {"bitrix24_url", "allow_http"})
+_WAY_IN = {
+    "bitrix24_url",
+    "allow_http",
+    "oauth_client_id",
+    "oauth_client_secret",
+    "oauth_server_url",
+}
+GO_TOGETHER = ({"drain_s", "timeout_s"}, _WAY_IN)
 """Fields that are judged together: where one is wrong, nothing can be said of the other."""
 
 

@@ -29,5 +29,11 @@ class Command:
         lines = [json.loads(line) for line in self.stdout.read_text().splitlines()]
         return [line for line in lines if event in ("", line["event"])]
 
+    def type(self, line: str) -> None:
+        """Write a line to its stdin, if it has one."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n".encode())
+        self.process.stdin.close()
+
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)

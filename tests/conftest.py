@@ -198,7 +198,7 @@ def call_consumer(tmp_path: Path) -> Iterator[Callable[..., Command]]:
     """Lend a way to start `call-consumer ARGUMENTS` with settings, in an empty folder."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(*arguments: str, **settings: object) -> Command:
+    def start(*arguments: str, stdin: bool = False, **settings: object) -> Command:
         folder = tmp_path / f"command-{len(started)}"
         folder.mkdir()
         out, err = tmp_path / f"{folder.name}.out", tmp_path / f"{folder.name}.err"
@@ -208,7 +208,7 @@ def call_consumer(tmp_path: Path) -> Iterator[Callable[..., Command]]:
                 [Path(sys.executable).with_name("call-consumer"), *arguments],
                 cwd=folder,
                 env=os.environ | environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
             )

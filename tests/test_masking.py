@@ -2,9 +2,10 @@
 
 import pytest
 
+from consumer.bitrix24.access import secret_parts
 from consumer.bitrix24.errors import KNOWN_ERRORS, KnownError
 from consumer.bitrix24.lookup import advice_for
-from consumer.bitrix24.portal import _redact, _secret_parts
+from consumer.bitrix24.redaction import redacted
 from consumer.masking import masked
 
 NUMBER = "+12025550123"
@@ -38,8 +39,8 @@ def test_what_is_hidden_is_starred_and_words_stay_words(hidden: str, told: str, 
 @pytest.mark.parametrize("answer", KNOWN_ERRORS, ids=lambda a: f"{a.code} {a.description}")
 def test_no_text_changes_what_the_portal_is_known_to_say(answer: KnownError) -> None:
     for text in ("e", "is", *answer.description.split(), answer.description, answer.code):
-        description = _redact(answer.description, (NUMBER, text))
-        code = _redact(answer.code, (NUMBER, text))
+        description = redacted(answer.description, (NUMBER, text))
+        code = redacted(answer.code, (NUMBER, text))
 
         assert (code, description) == (answer.code, answer.description)
         assert advice_for(code, description) == answer.advice
@@ -57,7 +58,7 @@ KNOWN: dict[str, tuple[str, str, str]] = {
 
 @pytest.mark.parametrize(("text", "told", "shown"), KNOWN.values(), ids=KNOWN)
 def test_only_known_words_at_the_beginning_are_spared(text: str, told: str, shown: str) -> None:
-    assert shown in _redact(told, (NUMBER, text))
+    assert shown in redacted(told, (NUMBER, text))
 
 
 SECRETS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -70,4 +71,4 @@ SECRETS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize(("url", "parts"), SECRETS.values(), ids=SECRETS)
 def test_the_secret_of_a_webhook_is_hidden_however_short(url: str, parts: tuple[str, ...]) -> None:
-    assert _secret_parts(url) == parts
+    assert secret_parts(url) == parts

@@ -55,8 +55,102 @@ FIELDS: dict[str, tuple[str, object]] = {
 }
 
 
+OAUTH: dict[str, tuple[str, object]] = {
+    "bitrix24_url": ("https://portal.example/rest", SecretStr("https://portal.example/rest/")),
+    "oauth_client_id": ("local.1a2b", "local.1a2b"),
+    "oauth_client_secret": ("s3cr3t-client", SecretStr("s3cr3t-client")),
+    "oauth_server_url": ('"https://oauth.example/"', "https://oauth.example/"),
+}
+"""Settings that are of use together only."""
+
+
 def test_every_setting_is_tried_here() -> None:
-    assert set(FIELDS) == set(Settings.model_fields)
+    assert set(FIELDS) | set(OAUTH) == set(Settings.model_fields)
+
+
+def test_oauth_takes_the_place_of_the_webhook() -> None:
+    settings = read_settings({f"CALLS_{name.upper()}": text for name, (text, _) in OAUTH.items()})
+
+    assert settings == Settings(**{name: value for name, (_, value) in OAUTH.items()})
+    assert "s3cr3t" not in repr(settings)
+
+
+def test_the_client_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s3cr3t-client\n")
+    settings = read_settings(
+        {
+            "CALLS_BITRIX24_URL": "https://portal.example/rest/",
+            "CALLS_OAUTH_CLIENT_ID": "local.1a2b",
+            "CALLS_OAUTH_CLIENT_SECRET_FILE": str(tmp_path / "secret"),
+        }
+    )
+
+    assert settings.oauth_client_secret == SecretStr("s3cr3t-client")
+
+
+BARE = "https://portal.example/rest/"
+WAYS_IN: dict[str, tuple[dict[str, str], list[str]]] = {
+    "both": (
+        {"BITRIX24_URL": PORTAL, "OAUTH_CLIENT_ID": "a", "OAUTH_CLIENT_SECRET": "s3cr3t"},
+        ["CALLS_BITRIX24_URL: is a webhook, and CALLS_OAUTH_CLIENT_ID is set too: keep one; with"],
+    ),
+    "neither": ({"BITRIX24_URL": BARE}, ["CALLS_BITRIX24_URL: holds no webhook: write https://"]),
+    "an id alone": (
+        {"BITRIX24_URL": BARE, "OAUTH_CLIENT_ID": "a"},
+        ["CALLS_OAUTH_CLIENT_SECRET: is not set, and CALLS_OAUTH_CLIENT_ID is"],
+    ),
+    "a secret alone": (
+        {"BITRIX24_URL": BARE, "OAUTH_CLIENT_SECRET": "s3cr3t"},
+        ["CALLS_OAUTH_CLIENT_ID: is not set, and CALLS_OAUTH_CLIENT_SECRET is"],
+    ),
+    "a portal alone": (
+        {
+            "BITRIX24_URL": "https://portal.example",
+            "OAUTH_CLIENT_ID": "a",
+            "OAUTH_CLIENT_SECRET": "s3cr3t",
+        },
+        ["CALLS_BITRIX24_URL: ends too early: with OAuth write https://portal/rest/"],
+    ),
+    "a server alone": (
+        {"BITRIX24_URL": PORTAL, "OAUTH_SERVER_URL": "https://oauth.example/"},
+        ["CALLS_OAUTH_SERVER_URL: is for OAuth"],
+    ),
+    "a server that is none": (
+        {
+            "BITRIX24_URL": BARE,
+            "OAUTH_CLIENT_ID": "a",
+            "OAUTH_CLIENT_SECRET": "s3cr3t",
+            "OAUTH_SERVER_URL": "oauth.example",
+        },
+        ["CALLS_OAUTH_SERVER_URL: is no address of a server: write https://server/"],
+    ),
+    "a server without encryption": (
+        {
+            "BITRIX24_URL": BARE,
+            "OAUTH_CLIENT_ID": "a",
+            "OAUTH_CLIENT_SECRET": "s3cr3t",
+            "OAUTH_SERVER_URL": "http://oauth.example/",
+        },
+        ["CALLS_OAUTH_SERVER_URL: would send the secret unencrypted: write https"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "begin"), WAYS_IN.values(), ids=WAYS_IN)
+def test_there_is_one_way_into_the_portal_and_all_of_it(
+    given: dict[str, str], begin: list[str]
+) -> None:
+    told = mistakes(**{f"CALLS_{name}": value for name, value in given.items()})
+
+    assert len(told) == len(begin), told
+    assert all(line.startswith(words) for line, words in zip(told, begin, strict=True)), told
+    assert "s3cr3t" not in "".join(told)
+
+
+def test_a_mock_without_a_webhook_in_its_address_is_fine() -> None:
+    url = "http://127.0.0.1:8024/rest/"
+
+    assert read_settings({"CALLS_BITRIX24_URL": url}).needed("bitrix24_url") == url
 
 
 @pytest.mark.parametrize("field", FIELDS)

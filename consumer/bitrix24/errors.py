@@ -11,6 +11,12 @@ METHOD_PAGE = (
 )
 ERRORS_PAGE = "https://apidocs.bitrix24.com/error-codes.html"
 LIMITS_PAGE = "https://apidocs.bitrix24.com/limits.html"
+OAUTH_PAGE = "https://apidocs.bitrix24.com/settings/oauth/index.html"
+
+NOT_LOGGED_IN = "NOT_LOGGED_IN"
+TOKENS_UNREADABLE = "TOKENS_UNREADABLE"
+NO_TOKENS = "nobody has logged in yet"
+OTHER_SECRET = "the stored tokens were sealed with another client secret"  # noqa: S105  # says so
 
 Meaning = Literal["unavailable", "refused", "unsure"]
 
@@ -38,6 +44,15 @@ class KnownError:
 
 _NEW_WEBHOOK = (
     "Make a new inbound webhook with the scopes call and telephony, set CALLS_BITRIX24_URL."
+)
+_NEW_ACCESS = (
+    "With OAuth, see that the application is installed, and run `call-consumer login`; else make "
+    "a new inbound webhook, and set CALLS_BITRIX24_URL."
+)
+_LOGIN = "Run `call-consumer login`."
+_APPLICATION = (
+    "Set CALLS_OAUTH_CLIENT_ID and CALLS_OAUTH_CLIENT_SECRET as the portal shows them, then run "
+    "`call-consumer login`."
 )
 _PLAN = "Renew the portal's plan or its Market subscription."
 _REPORT = "The portal itself failed: see the call history; ask Bitrix24 support if it lasts."
@@ -180,7 +195,7 @@ KNOWN_ERRORS: tuple[KnownError, ...] = (
         "The access token provided has expired",
         "refused",
         "portal",
-        _NEW_WEBHOOK,
+        _NEW_ACCESS,
         METHOD_PAGE,
     ),
     KnownError(
@@ -215,14 +230,12 @@ KNOWN_ERRORS: tuple[KnownError, ...] = (
         WAIT,
     ),
     KnownError(
-        "invalid_token", "Unable to get application by token", "refused", "portal", _NEW_WEBHOOK
+        "invalid_token", "Unable to get application by token", "refused", "portal", _NEW_ACCESS
     ),
-    KnownError(
-        "authorization_error", "Unable to authorize user", "refused", "portal", _NEW_WEBHOOK
-    ),
-    KnownError("APPLICATION_NOT_FOUND", "Application not found", "refused", "portal", _NEW_WEBHOOK),
-    KnownError("ERROR_OAUTH", "Application not installed", "refused", "portal", _NEW_WEBHOOK),
-    KnownError("NOT_INSTALLED", "Application not installed", "refused", "portal", _NEW_WEBHOOK),
+    KnownError("authorization_error", "Unable to authorize user", "refused", "portal", _NEW_ACCESS),
+    KnownError("APPLICATION_NOT_FOUND", "Application not found", "refused", "portal", _NEW_ACCESS),
+    KnownError("ERROR_OAUTH", "Application not installed", "refused", "portal", _NEW_ACCESS),
+    KnownError("NOT_INSTALLED", "Application not installed", "refused", "portal", _NEW_ACCESS),
     KnownError("PAYMENT_REQUIRED", "Payment required", "refused", "portal", _PLAN),
     KnownError(
         "WRONG_AUTH_TYPE",
@@ -254,6 +267,14 @@ KNOWN_ERRORS: tuple[KnownError, ...] = (
         "/rest/<user>/<secret>/.",
     ),
     KnownError("ERROR_ARGUMENT", "Argument is wrong", "refused", "portal", _BUG),
+    KnownError(
+        "invalid_grant", "Refresh token has expired", "refused", "login", _LOGIN, OAUTH_PAGE
+    ),
+    KnownError("invalid_client", "Wrong client", "refused", "login", _APPLICATION, OAUTH_PAGE),
+    KnownError("wrong_client", "Wrong client", "refused", "login", _APPLICATION, OAUTH_PAGE),
+    KnownError("invalid_scope", "Invalid scope", "refused", "login", _LOGIN, OAUTH_PAGE),
+    KnownError(NOT_LOGGED_IN, NO_TOKENS, "refused", "login", _LOGIN, OAUTH_PAGE),
+    KnownError(TOKENS_UNREADABLE, OTHER_SECRET, "refused", "login", _LOGIN, OAUTH_PAGE),
     KnownError("ERROR_CORE", "SQL query error", "unsure", "request", _REPORT),
     KnownError("INTERNAL_WRONG_TRANSPORT", "Wrong transport", "refused", "portal", _REPORT),
     KnownError("INTERNAL_WRONG_HANDLER_CLASS", "Wrong handler class", "refused", "portal", _REPORT),

@@ -3,6 +3,7 @@
 import re
 
 from consumer.bitrix24.errors import KNOWN_ERRORS
+from consumer.errors import LOGIN
 
 NO_CODE = "no error code"
 IS_URL_RIGHT = f"{NO_CODE}: is CALLS_BITRIX24_URL right?"
@@ -11,9 +12,14 @@ UNDOCUMENTED = "the answer is not as documented"
 MOVED = "the portal moved"
 UNREACHABLE = "the portal could not be reached"
 ANSWER_LOST = "the answer was lost"
+NOT_RENEWED = "TOKEN_NOT_RENEWED"
+NOT_RENEWED_TEXT = "the access token has expired, and could not be renewed in time"
+TOKENS_AWAY = "the tokens cannot be read, because the ledger cannot"
+SERVER_AWAY = "the authorisation server"
 KNOWN_WORDS = frozenset(
     {word for row in KNOWN_ERRORS for word in (row.code, row.description)}
     | {IS_URL_RIGHT, NO_CODE, SAYS_NO, UNDOCUMENTED, MOVED, UNREACHABLE, ANSWER_LOST}
+    | {NOT_RENEWED_TEXT, TOKENS_AWAY, SERVER_AWAY, LOGIN}
 )
 """What a code or a description may begin with that quotes no request: the vendor's, and ours."""
 
@@ -22,6 +28,9 @@ _KNOWN_CODES = {row.code.upper() for row in KNOWN_ERRORS} | {
     "RESULT_FALSE",
     "UNREADABLE_ANSWER",
     "WORKER_ERROR",
+    "LEDGER_DOWN",
+    "OAUTH_UNAVAILABLE",
+    NOT_RENEWED,
 }
 
 

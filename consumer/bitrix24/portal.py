@@ -6,21 +6,27 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
-from itertools import takewhile
 from urllib.parse import urlsplit
 
 import httpx
 
+from consumer.bitrix24.access import Access, Credential, NoAccess
 from consumer.bitrix24.call_history import Page, read_page
-from consumer.bitrix24.known_words import ANSWER_LOST, KNOWN_WORDS, UNREACHABLE
+from consumer.bitrix24.known_words import (
+    ANSWER_LOST,
+    NOT_RENEWED,
+    NOT_RENEWED_TEXT,
+    UNREACHABLE,
+)
+from consumer.bitrix24.redaction import redacted
 from consumer.bitrix24.responses import Usage, read_clock, read_response, read_usage
 from consumer.bitrix24.transport import AiohttpTransport, proxy_to
-from consumer.decision import Failure, Outcome, Placed, Unavailable, Unsure
+from consumer.decision import Failure, Outcome, Placed, Refused, Unavailable, Unsure
 from consumer.findings import LookUpFailed, NoHistory
-from consumer.masking import masked
+from consumer.masking import STARS
 from consumer.messages import CallRequested
 
 PLACE = "voximplant.infocall.startwithtext"
@@ -31,28 +37,41 @@ CONNECT_TIMEOUT_S = 5.0
 ASK_TIMEOUT_S = 15.0
 CLOCK_NOISE_S = 2.0
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
-SHOWN_DESCRIPTION = 200
 KEEPALIVE_S = 5.0
 """A kept connection that the portal has just closed fails after the request was written."""
+OVER = {"expired_token", "invalid_token"}
+"""What a portal says of a token to renew: by code, its statuses differ from its pages'."""
+MOST_RENEWALS = 2
+"""One to take over what another process has renewed, and one more if that is over too."""
+RENEW_WITHIN_S = 15.0
+SHORTEST_SECRET = 8
+"""In characters; what is shorter is found in words that are none."""
 
 
 class Portal:
     """Asks one Bitrix24 portal over HTTPS.
 
     Args:
-        base_url: The webhook's address up to the method's name; it holds the secret.
+        access: The way in.
         timeout_s: How long one call may take; the portal itself cuts at 60 s.
+        draw: Waits until a request may be sent a second time, with a renewed credential.
     """
 
-    def __init__(self, base_url: str, *, timeout_s: float = 65.0) -> None:
+    def __init__(
+        self,
+        access: Access,
+        *,
+        timeout_s: float = 65.0,
+        draw: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._access = access
+        self._draw = draw
         self._timeout_s = timeout_s
-        self.host = urlsplit(base_url).hostname
-        self._secrets = _secret_parts(base_url)
+        self.host = urlsplit(access.url).hostname
         self.clock_offset_s: float | None = None
         """How far the portal's web server's clock is ahead of ours, as its latest answer shows."""
         self.usage: Usage | None = None
         """What the latest call used of the operating limit, by our clock."""
-        self._base_url = base_url
         self._headers = {
             "Accept": "application/json",
             "Accept-Encoding": "gzip",
@@ -60,8 +79,8 @@ class Portal:
         }
         self.silence = ""
         """Why `ask` had no answer the last time, in words."""
-        tls = httpx.create_ssl_context() if base_url.startswith("https:") else None
-        self._transport = AiohttpTransport(tls, proxy_to(base_url), KEEPALIVE_S)
+        tls = httpx.create_ssl_context() if access.url.startswith("https:") else None
+        self._transport = AiohttpTransport(tls, proxy_to(access.url), KEEPALIVE_S)
 
     async def _post(
         self,
@@ -70,15 +89,50 @@ class Portal:
         timeout_s: float,
         send_before: float = math.inf,
     ) -> httpx.Response:
-        """Ask without a client of httpx's, which keeps cookies.
+        """Ask, and once more with another credential where the portal says that ours is over.
+
+        It says so before it does anything: nobody is phoned twice.
+
+        Raises:
+            NoAccess: There is no credential.
+        """
+        credential = await self._access.credential()
+        response = await self._send(method, parameters, credential, timeout_s, send_before)
+        for _ in range(MOST_RENEWALS):
+            if not (credential.renewable and _is_over(response)):
+                break
+            credential = await self._renew(credential, send_before)
+            response = await self._send(method, parameters, credential, timeout_s, send_before)
+        return response
+
+    async def _renew(self, refused: Credential, send_before: float) -> Credential:
+        within_s = min(RENEW_WITHIN_S, max(send_before - time.monotonic(), 0.0))
+        try:
+            async with asyncio.timeout(within_s):
+                credential = await self._access.renew(refused)
+                if self._draw is not None:
+                    await self._draw()
+                return credential
+        except TimeoutError:
+            raise NoAccess(Unavailable(Failure(NOT_RENEWED, NOT_RENEWED_TEXT))) from None
+
+    async def _send(
+        self,
+        method: str,
+        parameters: Mapping[str, object],
+        credential: Credential,
+        timeout_s: float,
+        send_before: float,
+    ) -> httpx.Response:
+        """Send without a client of httpx's, which keeps cookies.
 
         PHP serves the requests of one session, which a cookie names, one after the other.
         """
         limits = httpx.Timeout(self._timeout_s, connect=CONNECT_TIMEOUT_S)
         request = httpx.Request(
             "POST",
-            self._base_url + method,
-            json=parameters,
+            self._access.url + method,
+            json={**parameters, **credential.parameters},
             headers=self._headers,
             extensions={"timeout": limits.as_dict(), "send_before": send_before},
         )
@@ -114,12 +168,12 @@ class Portal:
             call.to_number,
             call.to_number.lstrip("+"),
             call.text_to_pronounce,
-            *self._secrets,
+            *self._access.secrets,
         )
         failure = replace(
             outcome.failure,
-            code=_redact(outcome.failure.code, hidden),
-            description=_redact(outcome.failure.description, hidden),
+            code=redacted(outcome.failure.code, hidden),
+            description=redacted(outcome.failure.description, hidden),
         )
         return replace(outcome, failure=failure)
 
@@ -127,6 +181,8 @@ class Portal:
         limit_s = self._timeout_s + CONNECT_TIMEOUT_S
         try:
             response = await self._post(PLACE, parameters, limit_s, send_before)
+        except NoAccess as error:
+            return error.outcome
         except NEVER_SENT as error:
             # Nothing was sent yet, so a retry cannot ring a phone twice.
             return Unavailable(Failure(_name(error), f"{UNREACHABLE}: {error}"))
@@ -139,25 +195,45 @@ class Portal:
         return read_response(response.status_code, response.content, response.headers)
 
     async def ask(self, method: str) -> tuple[int, bytes] | None:
-        """Ask a method without parameters; return status and body, or None if no answer came."""
+        """Ask a method without parameters; return status and body, or None if no answer came.
+
+        Raises:
+            NoAccess: There is no credential to ask with.
+        """
         try:
             response = await self._post(method, {}, ASK_TIMEOUT_S)
         except (httpx.HTTPError, TimeoutError) as error:
             self.silence = str(error) or "no answer in time"
             return None
-        return response.status_code, response.content
+        return response.status_code, self._starred(response.content)
 
     async def history(self, parameters: Mapping[str, object]) -> Page | NoHistory | LookUpFailed:
         """Ask the call history for one page."""
         try:
             response = await self._post(HISTORY, parameters, self._timeout_s + CONNECT_TIMEOUT_S)
+        except NoAccess as error:
+            return LookUpFailed(str(error))
         except (httpx.HTTPError, TimeoutError):
             return LookUpFailed()
         return read_page(response.status_code, response.content)
 
     async def close(self) -> None:
         """Close the connections."""
+        await self._access.close()
         await self._transport.aclose()
+
+    def _starred(self, body: bytes) -> bytes:
+        """Put stars where an answer repeats a secret."""
+        for secret in self._access.secrets:
+            if len(secret) >= SHORTEST_SECRET:
+                body = body.replace(secret.encode(), STARS.encode())
+        return body
+
+
+def _is_over(response: httpx.Response) -> bool:
+    """Tell whether the portal refused a request for its credential, which may be renewed."""
+    outcome = read_response(response.status_code, response.content, response.headers)
+    return isinstance(outcome, Refused) and outcome.failure.code.lower() in OVER
 
 
 def read_names(body: bytes) -> dict[str, str] | None:
@@ -174,32 +250,3 @@ def read_names(body: bytes) -> dict[str, str] | None:
 def _name(error: Exception) -> str:
     """Turn an error's class into a code: ``ReadTimeout`` into ``READ_TIMEOUT``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).upper()
-
-
-def _secret_parts(base_url: str) -> tuple[str, ...]:
-    """Return what must not be repeated of a webhook's address: its path from the secret back."""
-    parts = urlsplit(base_url)
-    segments = [s for s in parts.path.split("/") if s]
-    tail = list(takewhile(lambda s: s != "rest", reversed(segments)))
-    long_enough = 6  # the user's number is no secret, nor are the words of a mock's path
-    secret = tail[:1] if len(tail) < len(segments) else []
-    parts_ = (parts.password or "", *(s for s in tail if len(s) >= long_enough), *secret)
-    return tuple(dict.fromkeys(s for s in parts_ if s))
-
-
-_KNOWN = re.compile(
-    "|".join(
-        # The portal puts words in parentheses at times: ``REST (API)``.
-        r"[()]*".join(map(re.escape, words))
-        for words in sorted(KNOWN_WORDS, key=len, reverse=True)
-    ),
-    re.IGNORECASE,
-)
-
-
-def _redact(text: str, hidden: tuple[str, ...]) -> str:
-    """Put stars over what is hidden, but not where the vendor, or we, begin with known words."""
-    begins = [0, *(found.end() for found in re.finditer(r";\s*", text))]
-    found = [_KNOWN.match(text, begin) for begin in begins]
-    known = [range(*each.span()) for each in found if each is not None]
-    return masked(text, hidden, known)[:SHOWN_DESCRIPTION]

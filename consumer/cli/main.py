@@ -10,13 +10,15 @@ import click
 import uvicorn
 
 from consumer import log
+from consumer.bitrix24.access import NoAccess
 from consumer.bitrix24.lookup import advice_for
-from consumer.bitrix24.portal import LINES, VOICES, Portal, read_names
+from consumer.bitrix24.portal import LINES, VOICES, read_names
 from consumer.bitrix24.responses import error_of
 from consumer.cli.console import Failed, Program, settings_or_exit
 from consumer.cli.console import run as run_command
 from consumer.cli.dead_letters import dlq
 from consumer.cli.discard import discard
+from consumer.cli.login import login
 from consumer.cli.replay import replay
 from consumer.cli.run import run_worker
 from consumer.cli.upstream import events, publish
@@ -24,6 +26,7 @@ from consumer.demo.tour import take_tour
 from consumer.errors import OperatorError
 from consumer.health import EVERYWHERE, LOOPBACK, listen
 from consumer.operations.check import check as look_at
+from consumer.operations.portal import open_portal
 from consumer.output import say, shown_id
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal, create_app
@@ -57,10 +60,12 @@ def run(wait_s: float) -> None:
     settings = settings_or_exit("rabbitmq_url", "bitrix24_url")
     secrets = [
         part
-        for secret in (settings.rabbitmq_url, settings.bitrix24_url, settings.ledger_url)
+        for secret in (settings.rabbitmq_url, settings.webhook, settings.ledger_url)
         if secret is not None
         for part in log.secret_parts(secret.get_secret_value())
     ]
+    if settings.oauth_client_secret is not None:
+        secrets.append(settings.oauth_client_secret.get_secret_value())
     log.set_up(settings.log_level, secrets)
     run_command(lambda: run_worker(settings, wait_s))
 
@@ -150,11 +155,11 @@ def voices(*, as_json: bool) -> None:
 
 
 async def _names(settings: Settings, method: str, *, as_json: bool) -> None:
-    portal = Portal(settings.needed("bitrix24_url"))
-    try:
-        answer = await portal.ask(method)
-    finally:
-        await portal.close()
+    async with open_portal(settings) as portal:
+        try:
+            answer = await portal.ask(method)
+        except NoAccess as error:
+            raise Failed(f"{portal.host} was not asked: {error}") from None
     if answer is None:
         raise Failed(f"{portal.host} does not answer ({portal.silence}): see CALLS_BITRIX24_URL")
     code, description = error_of(answer[1])
@@ -183,6 +188,7 @@ def schema(name: str | None) -> None:
         raise click.UsageError(f"there is no schema {name}: name {', '.join(names)} or asyncapi")
 
 
+main.add_command(login)
 main.add_command(publish)
 main.add_command(events)
 dlq.add_command(replay)

@@ -28,6 +28,7 @@ from consumer.ledger.statements import (
     same_controls,
 )
 from consumer.ledger.store import LedgerDown, Store, Value
+from consumer.ledger.tokens import TokenRows
 
 HISTORY_BELIEVED_S = 7 * 86_400.0
 """For how long it is remembered that the portal's call history could be read."""
@@ -62,6 +63,10 @@ class Ledger:
     def place(self) -> str:
         """What to call where it is, without a password."""
         return self._store.place
+
+    def tokens(self, portal: str) -> TokenRows:
+        """Return the place of a portal's tokens."""
+        return TokenRows(self._store, portal)
 
     async def exists(self) -> bool:
         """Tell whether it has been made; does not make it."""

@@ -133,6 +133,15 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (queue, owner)
     );
     """,
+    """
+    CREATE TABLE tokens (
+        portal TEXT PRIMARY KEY,
+        generation INTEGER NOT NULL,
+        sealed BYTEA NOT NULL,
+        renewing TEXT NOT NULL,
+        refused TEXT NOT NULL
+    );
+    """,
 )
 """One script per version of the tables, in SQL that every store understands."""
 

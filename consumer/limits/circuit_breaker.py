@@ -1,24 +1,21 @@
 """One fault of the whole portal must not drain the queue into the dead letters."""
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import structlog
 
 from consumer import metrics
-from consumer.decision import Outcome, Placed, Refused, Unavailable, Unsure
+from consumer.decision import Outcome, Placed, Unsure
+from consumer.errors import LOGIN
+from consumer.limits.fault import KINDS, Fault, Kind, fault_of
 
 CONNECTION_WAITS_S = (5.0, 60.0)
 OTHER_WAITS_S = (30.0, 900.0)
 """The first and the longest wait between probes, in seconds."""
-
-Kind = Literal["refused", "rate", "connection", "doubt", "bug"]
-KINDS: tuple[Kind, ...] = ("refused", "rate", "connection", "doubt", "bug")
-Lines = Literal["all", "rented", "default"]
-SIP_LINE = re.compile(r"(reg|sip)\d")
 
 log = structlog.get_logger(__name__)
 
@@ -34,56 +31,6 @@ class Subscription(Protocol):
 
     def set_prefetch(self, prefetch: int | None) -> None:
         """Take at most so many at once; None for as many as at first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What went wrong that is no single request's fault; faults of one kind count together.
-
-    Attributes:
-        lines: Which lines' calls can meet it: all, those that are no SIP lines, or the default.
-        retry_after_s: The shortest wait that the portal asked for, in seconds.
-    """
-
-    kind: Kind
-    code: str = ""
-    lines: Lines = "all"
-    retry_after_s: float = 0.0
-
-    def can_meet(self, line: str | None, default_line: str | None) -> bool:
-        """Tell whether a call by *line* could have met it."""
-        match self.lines:
-            case "all":
-                return True
-            case "rented":
-                return not SIP_LINE.match(line or "")
-            case "default":
-                return line == default_line
-
-
-def fault_of(outcome: Outcome, *, on_default_line: bool) -> Fault | None:
-    """Tell a portal-wide fault from a request's own.
-
-    Args:
-        outcome: What the portal answered.
-        on_default_line: Whether the call went by the line that requests use which name none.
-    """
-    match outcome:
-        case Placed():
-            return None
-        case Refused(failure, "portal"):
-            return Fault("refused", failure.code.upper())
-        case Refused(failure, "rented lines"):
-            return Fault("refused", failure.code.upper(), "rented")
-        case Refused(failure, "line") if on_default_line:
-            return Fault("refused", failure.code.upper(), "default")
-        case Refused():
-            return None
-        case Unavailable(failure, counts, retry_after_s):
-            kind: Kind = "connection" if counts else "rate"
-            return Fault(kind, failure.code.upper(), retry_after_s=retry_after_s)
-        case Unsure(failure):
-            return Fault("doubt", failure.code.upper())
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +74,10 @@ class CircuitBreaker:
         self._row: dict[str, Fault] = {}
         self._kind: Kind = "refused"
         self._code = ""
+        self._advice = ""
         self._wait_s = 0.0
         self._opened = asyncio.Event()
+        self._probe_now = asyncio.Event()
         self.epoch = 0
         """Grows each time it opens."""
         self.state: Literal["closed", "open", "half_open"] = "closed"
@@ -145,18 +94,24 @@ class CircuitBreaker:
         """Say the state for people."""
         if self.state == "closed":
             return "closed"
-        return f"{self.state} for {self._kind} {self._code}".rstrip()
+        detail = f"{self.state} for {self._kind} {self._code}".rstrip()
+        return f"{detail}: {self._advice}" if self._advice else detail
 
     def record(self, outcome: Outcome, call: Call) -> float | None:
         """Take an answer into account.
 
         Returns:
             Seconds to wait, if this was a call let through while half open and it met a fault that
-            is not its own; None if the answer is to be taken as it is.
+            is not its own, or if no call can be placed before somebody logs in; None if the answer
+            is to be taken as it is.
         """
+        fault = fault_of(outcome, on_default_line=call.line == self._default_line)
+        if fault is not None and fault.advice:
+            if not self._is_over(call):
+                self.wait_for_login(fault.code)
+            return self._wait_s
         if self._is_over(call):
             return None
-        fault = fault_of(outcome, on_default_line=call.line == self._default_line)
         if fault is None:
             self._disprove(outcome, call)
             return None
@@ -165,6 +120,17 @@ class CircuitBreaker:
             fault = replace(fault, lines="all")
         wait_s = self._count(fault, call.request_id)
         return None if isinstance(outcome, Unsure) else wait_s
+
+    def wait_for_login(self, code: str) -> None:
+        """Open at once, without a request's failure: *code* says why nobody can call."""
+        if not (self.is_open and self._advice):
+            fault = Fault("refused", code.upper(), advice=LOGIN)
+            self._row[""] = fault
+            self._open(fault, 0.0)
+
+    def probe_now(self) -> None:
+        """Wait no longer before the next probe: somebody has logged in."""
+        self._probe_now.set()
 
     def record_bug(self, error: Exception, call: Call) -> None:
         """Take into account that our own code failed: it may fail for all."""
@@ -209,7 +175,10 @@ class CircuitBreaker:
         """Wait while open, probe, and let one call through."""
         while True:
             await self._opened.wait()
-            await asyncio.sleep(self._wait_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._wait_s):
+                    await self._probe_now.wait()
+            self._probe_now.clear()
             codes = {fault.code for fault in self._row.values()}
             if await self._probe(self._kind, codes):
                 self._wait_s = min(self._wait_s * 2, max(_waits(self._kind)[1], self._wait_s))
@@ -225,13 +194,20 @@ class CircuitBreaker:
     def _open(self, fault: Fault, wait_s: float) -> None:
         first_s, longest_s = _waits(fault.kind)
         self._wait_s = max(min(max(wait_s, first_s), longest_s), fault.retry_after_s)
-        self._kind, self._code = fault.kind, fault.code
+        self._kind, self._code, self._advice = fault.kind, fault.code, fault.advice
+        self._probe_now.clear()
         self.state = "open"
         self.epoch += 1
         self._subscription.pause("portal")
         self._opened.set()
         metrics.PAUSED.labels(fault.kind).set(1)
-        log.error("worker.paused", cause=fault.kind, code=fault.code, probe_s=self._wait_s)
+        log.error(
+            "worker.paused",
+            cause=fault.kind,
+            code=fault.code,
+            probe_s=self._wait_s,
+            advice=fault.advice or None,
+        )
 
     def _close(self) -> None:
         self.state = "closed"

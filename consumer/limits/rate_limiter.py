@@ -4,6 +4,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+MOST_OWED = 10
+"""Requests; with a burst of 20 the portal, which forgives 50, does not mind."""
+
 
 class RateLimiter:
     """A leaky bucket like the portal's own: so many requests a second, and a short burst.
@@ -44,6 +47,15 @@ class RateLimiter:
                 await self._sleep(delay_s)
             self._allowance -= 1
 
+    async def borrow(self) -> None:
+        """Take one more request before all that wait, and owe it: those wait longer.
+
+        For a request that was sent before, and must be sent again soon or not at all.
+        """
+        while (delay_s := self._delay_s(owing=MOST_OWED)) > 0:
+            await self._sleep(delay_s)
+        self._allowance -= 1
+
     async def acquire_for_call(self) -> None:
         """Do as `acquire`, but not while calls are blocked."""
         self._refill()  # what is saved up counts from here
@@ -74,9 +86,9 @@ class RateLimiter:
     def _blocked_s(self) -> float:
         return self._blocked_until - self._clock()
 
-    def _delay_s(self) -> float:
+    def _delay_s(self, owing: int = 0) -> float:
         self._refill()
-        missing = 1 - self._allowance
+        missing = 1 - self._allowance - owing
         return missing / self._rate_per_s if self._rate_per_s and missing > 0 else 0.0
 
     def _refill(self) -> None:

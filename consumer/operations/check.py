@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 from consumer.operations.check_broker import check_broker
 from consumer.operations.check_ledger import check_ledger
+from consumer.operations.check_login import check_login
 from consumer.operations.check_portal import check_portal
 from consumer.operations.finding import Finding
 from consumer.rabbitmq.topology import Topology
@@ -15,5 +16,7 @@ async def check(settings: Settings, topology: Topology) -> AsyncIterator[Finding
     async for finding in check_broker(settings, topology):
         yield finding
     yield await check_ledger(settings)
+    if settings.oauth_client_id is not None:
+        yield await check_login(settings)
     async for finding in check_portal(settings):
         yield finding

@@ -1,47 +1,60 @@
 """Look at the portal: what the webhook may do, the clock, and the defaults' lines and voices."""
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from consumer.bitrix24.access import NoAccess
 from consumer.bitrix24.lookup import advice_for
 from consumer.bitrix24.portal import HISTORY, LINES, VOICES, Portal, read_names
 from consumer.bitrix24.responses import error_of
+from consumer.bitrix24.scopes import NEEDED_SCOPES, granted_scopes
+from consumer.decision import Refused
+from consumer.errors import LOGIN
+from consumer.ledger import LedgerDown
 from consumer.operations.finding import Finding
+from consumer.operations.portal import NobodyLoggedIn, open_portal
 from consumer.settings import Settings, WrongSettings
 
 CLOCK_TOLERANCE_S = 60.0
-SCOPES = ("call", "telephony")
 
 
 async def check_portal(settings: Settings) -> AsyncIterator[Finding]:
     """Ask the portal what changes nothing there; without an answer there is one finding."""
     try:
-        url = settings.needed("bitrix24_url")
+        settings.needed("bitrix24_url")
     except WrongSettings as error:
         yield Finding("portal", "wrong", str(error), "make an inbound webhook and set its address")
         return
-    portal = Portal(url)
     try:
-        scopes = await portal.ask("scope")
-        if scopes is None:
-            fix = "see CALLS_BITRIX24_URL, the network and the proxy"
-            text = f"{portal.host} does not answer: {portal.silence}"
-            yield Finding("portal", "wrong", text, fix)
-            return
-        yield _scopes(portal.host or "", *scopes)
-        yield _clock(portal.clock_offset_s or 0.0)
-        history = await portal.ask(HISTORY)
-        advice = "without it doubts wait for a person: grant Call statistics - View, for any call"
-        yield _right("call history", history, advice)
-        lines = await portal.ask(LINES)
-        advice = "only this check needs it: the right Manage numbers - modify"
-        yield _names("lines", lines, settings.default_line, "CALLS_DEFAULT_LINE", advice)
-        voices = await portal.ask(VOICES)
-        advice = "only this check needs it: the scope telephony"
-        yield _names("voices", voices, settings.default_voice, "CALLS_DEFAULT_VOICE", advice)
-    finally:
-        await portal.close()
+        async with open_portal(settings) as portal:
+            async for finding in _look_at(portal, settings):
+                yield finding
+    except NoAccess as error:
+        fix = "see CALLS_OAUTH_SERVER_URL, the network and the proxy"
+        fix = LOGIN if isinstance(error.outcome, Refused) else fix
+        yield Finding("portal", "wrong", f"not asked: {error}", fix)
+    except (LedgerDown, NobodyLoggedIn):  # which the ledger's and the login's findings say
+        yield Finding("portal", "warning", "not asked: there are no tokens", "log in, check again")
+
+
+async def _look_at(portal: Portal, settings: Settings) -> AsyncIterator[Finding]:
+    scopes = await portal.ask("scope")
+    if scopes is None:
+        fix = "see CALLS_BITRIX24_URL, the network and the proxy"
+        text = f"{portal.host} does not answer: {portal.silence}"
+        yield Finding("portal", "wrong", text, fix)
+        return
+    yield _scopes(portal.host or "", *scopes)
+    yield _clock(portal.clock_offset_s or 0.0)
+    history = await portal.ask(HISTORY)
+    advice = "without it doubts wait for a person: grant Call statistics - View, for any call"
+    yield _right("call history", history, advice)
+    lines = await portal.ask(LINES)
+    advice = "only this check needs it: the right Manage numbers - modify"
+    yield _names("lines", lines, settings.default_line, "CALLS_DEFAULT_LINE", advice)
+    voices = await portal.ask(VOICES)
+    advice = "only this check needs it: the scope telephony"
+    yield _names("voices", voices, settings.default_voice, "CALLS_DEFAULT_VOICE", advice)
 
 
 def _scopes(host: str, status: int, body: bytes) -> Finding:
@@ -49,16 +62,15 @@ def _scopes(host: str, status: int, body: bytes) -> Finding:
     if code:
         fix = advice_for(code, description)
         return Finding("portal", "wrong", f"{host} answers {code} {description}", fix)
-    try:
-        granted = json.loads(body)["result"]
-        missing = [scope for scope in SCOPES if scope not in granted]
-    except (ValueError, KeyError, TypeError):
+    granted = granted_scopes(body)
+    if granted is None:
         text = f"{host} answers, but not as a portal does (HTTP {status})"
         return Finding("portal", "warning", text, "fine for a mock; else see CALLS_BITRIX24_URL")
-    if missing:
-        fix = f"add to the webhook: {', '.join(missing)}"
+    if missing := [scope for scope in NEEDED_SCOPES if scope not in granted]:
+        fix = f"add to the webhook: {', '.join(missing)} (with OAuth: to the application)"
         return Finding("portal", "wrong", f"{host} answers, scopes are missing", fix)
-    return Finding("portal", "ok", f"{host} answers, scopes {' and '.join(SCOPES)} are granted")
+    text = f"{host} answers, scopes {' and '.join(NEEDED_SCOPES)} are granted"
+    return Finding("portal", "ok", text)
 
 
 def _clock(offset_s: float) -> Finding:

@@ -8,8 +8,8 @@ of portal it is.
 `answers` is the table of all it can say, `replies` the forms of that, `numbers` which number gets
 which answer. `portal` is its state and the order of its checks, `rules` the checks that need no
 state, `limits` its two limits, `methods` what else it can be asked, `history` the call statistics.
-`app` is the HTTP, `parameters` how PHP reads a request, `control` what steers the sandbox. It has
-no OAuth, no ``batch``, no events, and needs no HTTPS.
+`app` is the HTTP, `parameters` how PHP reads a request, `control` what steers the sandbox,
+`oauth` its codes and tokens. It has no ``batch``, no events, and needs no HTTPS.
 """
 
 from consumer.sandbox.answers import ANSWERS, Answer

@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 
+from consumer.sandbox import oauth
 from consumer.sandbox.control import Control
 from consumer.sandbox.parameters import parameters_of
 from consumer.sandbox.replies import Json, Page, Reset, Silence
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from consumer.sandbox.portal import SandboxPortal
+
+
+TOKEN_NAMES = ("auth", "access_token")
+"""The parameters that may hold an access token."""
 
 
 def create_app(portal: SandboxPortal) -> Starlette:
@@ -37,6 +42,7 @@ def create_app(portal: SandboxPortal) -> Starlette:
     return Starlette(
         routes=[
             Route("/rest/{path:path}", _Rest(portal)),
+            *oauth.routes(portal.oauth, lambda: portal.switches),
             Route("/sandbox", control.switches, methods=["GET", "PATCH"]),
             Route("/sandbox/calls", control.calls, methods=["GET", "DELETE"]),
             Route("/sandbox/requests", control.requests, methods=["GET", "DELETE"]),
@@ -123,7 +129,16 @@ def _read(request: Request, body: bytes) -> tuple[RestRequest, str]:
     if suffix not in ("json", "xml"):
         name, dot, suffix = method.lower(), "", ""
     client = request.client.host if request.client else ""
-    return RestRequest(name, credential, parameters_of(request, body), client), dot + suffix
+    params = parameters_of(request, body)
+    token = None if credential else _token(request, params)
+    return RestRequest(name, credential, params, client, token), dot + suffix
+
+
+def _token(request: Request, params: Mapping[str, object]) -> str | None:
+    """Find the access token; what the header says takes precedence."""
+    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    given = (bearer if scheme.lower() == "bearer" else "", *map(params.get, TOKEN_NAMES))
+    return next((str(token) for token in given if token), None)
 
 
 def _xml(value: object, tag: str = "response") -> str:

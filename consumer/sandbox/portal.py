@@ -14,6 +14,7 @@ from consumer.sandbox.history import Calendar, Call
 from consumer.sandbox.limits import LeakyBucket, OperatingTime
 from consumer.sandbox.methods import METHODS, View, has_method
 from consumer.sandbox.numbers import NUMBERS
+from consumer.sandbox.oauth import OAuthServer
 from consumer.sandbox.replies import Error, Json, Reply, Result
 from consumer.sandbox.request import RestRequest
 from consumer.sandbox.rules import (
@@ -65,6 +66,7 @@ class SandboxPortal:
         self._buckets: dict[str, LeakyBucket] = {}
         self._operating: dict[str, OperatingTime] = {}
         self._struck: Counter[str] = Counter()
+        self.oauth = OAuthServer(lambda: self.switches, self.now)
 
     def now(self) -> float:
         """Tell the portal's time, in Unix seconds."""
@@ -104,6 +106,8 @@ class SandboxPortal:
                 continue
             if not passes(self, request):
                 return ANSWERS[refusal]
+            if stage == "credential" and (refused := self.oauth.refusal_of(request)):
+                return ANSWERS[refused]
             if fate is not None and fate.stage == stage:
                 if self.switches.trouble is None:
                     self._struck[request.digits] += 1

@@ -12,12 +12,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RestRequest:
-    """A request to a REST method; *credential* is the webhook's user id and secret."""
+    """A request to a REST method.
+
+    Attributes:
+        credential: A webhook's user id and secret.
+        token: OAuth's access token.
+    """
 
     method: str
     credential: tuple[str, str] | None
     params: Mapping[str, object]
     client: str = ""
+    token: str | None = None
 
     def text(self, name: str) -> str:
         """Read a parameter as PHP would turn it into a string."""

@@ -34,11 +34,11 @@ def anyhow(_switches: Switches, _request: RestRequest) -> bool:
 
 
 def authenticates(_switches: Switches, request: RestRequest) -> bool:
-    return request.credential is not None
+    return request.credential is not None or request.token is not None
 
 
 def knows_credential(switches: Switches, request: RestRequest) -> bool:
-    return request.credential == ("1", switches.secret)
+    return request.token is not None or request.credential == ("1", switches.secret)
 
 
 def has_scope(switches: Switches, request: RestRequest) -> bool:

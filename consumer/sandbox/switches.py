@@ -20,6 +20,16 @@ class Switches(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     secret: str = "sandbox-not-a-secret"  # noqa: S105  # it says so
+    client_id: str = "local.sandbox"
+    client_secret: str = "sandbox-client-not-a-secret"  # noqa: S105  # it says so
+    redirect_to: str = "https://application.example/"
+    """Where the page that lets the application in leads to."""
+    token_lifetime_s: Seconds = 3600
+    """How long access tokens last that are given out from now on."""
+    application: Literal["installed", "revoked", "removed"] = "installed"
+    """Revoked: no refresh token is good any more; removed: no access token either."""
+    authorisation_down: bool = False
+    """Whether the authorisation server answers with 503."""
     scopes: tuple[str, ...] = ("call", "telephony")
     lines: dict[str, str] = LINES
     statuses: Literal["docs", "observed"] = "docs"

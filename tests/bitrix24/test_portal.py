@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from consumer.bitrix24.access import Webhook
 from consumer.bitrix24.call_history import Page
 from consumer.bitrix24.portal import Portal
 from consumer.decision import Failure, Placed, Refused, Unavailable, Unsure
@@ -78,14 +79,14 @@ async def asking(answer: Answer, **options: Any) -> AsyncIterator[Portal]:  # no
     """Lend a portal behind a server that serves one request per connection with *answer*."""
     server = await asyncio.start_server(closing(answer), "127.0.0.1")
     port = server.sockets[0].getsockname()[1]
-    portal = Portal(f"http://127.0.0.1:{port}/base/rest/1/{SECRET}/", **options)
+    portal = Portal(Webhook(f"http://127.0.0.1:{port}/base/rest/1/{SECRET}/"), **options)
     async with server:
         yield portal
         await portal.close()
 
 
 def address(portal: Portal) -> str:
-    return portal._base_url  # noqa: SLF001
+    return portal._access.url  # noqa: SLF001
 
 
 async def outcome_of(answer: bytes) -> object:
@@ -132,7 +133,7 @@ UNREACHABLE: dict[str, tuple[str, str]] = {
 async def test_who_cannot_be_reached_has_not_dialled_and_it_is_said_why(
     url: str, cause: str
 ) -> None:
-    portal = Portal(url)
+    portal = Portal(Webhook(url))
     outcome = await portal.place(CALL)
     answer = await portal.ask("server.time")
     await portal.close()
@@ -151,7 +152,7 @@ async def test_a_certificate_counts_only_if_it_is_trusted_and_the_hosts_own(
     port = server.sockets[0].getsockname()[1]
 
     async def dial(host: str) -> object:
-        portal = Portal(f"https://{host}:{port}/rest/1/x/")
+        portal = Portal(Webhook(f"https://{host}:{port}/rest/1/x/"))
         outcome = await portal.place(CALL)
         await portal.close()
         return outcome
@@ -177,7 +178,7 @@ async def test_a_failed_tls_handshake_has_not_dialled() -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     async with asking(no_tls) as portal:
-        secure = Portal(address(portal).replace("http:", "https:"))
+        secure = Portal(Webhook(address(portal).replace("http:", "https:")))
         outcome = await secure.place(CALL)
         await secure.close()
 
@@ -199,7 +200,7 @@ async def test_a_tls_handshake_without_an_answer_has_not_dialled(
 ) -> None:
     monkeypatch.setattr("consumer.bitrix24.portal.CONNECT_TIMEOUT_S", 0.3)
     async with asking(mute) as portal:
-        secure = Portal(address(portal).replace("http:", "https:"))
+        secure = Portal(Webhook(address(portal).replace("http:", "https:")))
         outcome = await secure.place(CALL)
         await secure.close()
 
@@ -211,7 +212,7 @@ async def test_a_name_that_is_not_found_in_time_has_not_dialled(
 ) -> None:
     monkeypatch.setattr("consumer.bitrix24.portal.CONNECT_TIMEOUT_S", 0.3)
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", slow_lookup)
-    portal = Portal("https://portal.example/rest/1/x/")
+    portal = Portal(Webhook("https://portal.example/rest/1/x/"))
     outcome = await portal.place(CALL)
     await portal.close()
 
@@ -221,7 +222,7 @@ async def test_a_name_that_is_not_found_in_time_has_not_dialled(
 async def through_proxy(address: str, to: str, monkeypatch: pytest.MonkeyPatch) -> object:
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, address)
-    portal = Portal(to)
+    portal = Portal(Webhook(to))
     outcome = await portal.place(CALL)
     await portal.close()
     return outcome
@@ -259,7 +260,7 @@ async def test_credentials_in_an_address_are_sent_as_basic_authentication(
 
     async with asking(refuse) as server:
         with_user = address(server).replace("//", "//user:sesame@")
-        portal = Portal(with_user)
+        portal = Portal(Webhook(with_user))
         await portal.place(CALL)
         await portal.close()
         await through_proxy(with_user, "http://portal.example/rest/1/x/", monkeypatch)
@@ -310,7 +311,7 @@ async def test_a_proxy_that_cannot_be_used_has_not_dialled(monkeypatch: pytest.M
 
 async def test_credentials_that_cannot_be_sent_have_not_dialled() -> None:
     async with asking(always(reply(200, PLACED))) as server:
-        portal = Portal(address(server).replace("//", "//user:%D0%BF%D0%B0%D1%80@"))
+        portal = Portal(Webhook(address(server).replace("//", "//user:%D0%BF%D0%B0%D1%80@")))
         outcome = await portal.place(CALL)
         await portal.close()
 
@@ -557,7 +558,7 @@ async def test_a_look_up_says_something_or_nothing(answer: bytes, kind: type) ->
 
 
 async def test_a_look_up_nobody_answers_says_nothing() -> None:
-    portal = Portal("http://127.0.0.1:9/rest/1/x/")
+    portal = Portal(Webhook("http://127.0.0.1:9/rest/1/x/"))
     found = await portal.history({})
     await portal.close()
 
@@ -565,7 +566,7 @@ async def test_a_look_up_nobody_answers_says_nothing() -> None:
 
 
 async def test_a_portal_shows_no_secret() -> None:
-    portal = Portal(f"https://portal.example/rest/1/{SECRET}/")
+    portal = Portal(Webhook(f"https://portal.example/rest/1/{SECRET}/"))
     await portal.close()
 
     assert SECRET not in repr(portal)

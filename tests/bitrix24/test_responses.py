@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from consumer.bitrix24.errors import (
     KNOWN_ERRORS,
     METHOD_PAGE,
+    NO_TOKENS,
+    NOT_LOGGED_IN,
+    OTHER_SECRET,
     REPORTED_FAILURES,
+    TOKENS_UNREADABLE,
     KnownError,
     Meaning,
 )
@@ -205,6 +209,14 @@ KNOWN: dict[str, Known] = {
     "bad argument": Known(
         "ERROR_ARGUMENT", "Argument is wrong: TO_NUMBER", (400,), "refused", "portal"
     ),
+    "refresh token over": Known(
+        "invalid_grant", "Refresh token has expired", (400, 401), "refused", "login"
+    ),
+    "not this client": Known("invalid_client", "Wrong client", (400, 401), "refused", "login"),
+    "wrong client": Known("wrong_client", "Wrong client", (200, 401), "refused", "login"),
+    "not these scopes": Known("invalid_scope", "Invalid scope", (403,), "refused", "login"),
+    "nobody logged in": Known(NOT_LOGGED_IN, NO_TOKENS, (401,), "refused", "login"),
+    "sealed otherwise": Known(TOKENS_UNREADABLE, OTHER_SECRET, (401,), "refused", "login"),
     "database error": Known("ERROR_CORE", "SQL query error!", (500, 400), "unsure"),
     "wrong transport": Known(
         "INTERNAL_WRONG_TRANSPORT", "Wrong transport", (500,), "refused", "portal"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from consumer.bitrix24.access import Webhook
 from consumer.bitrix24.portal import Portal
 from consumer.decision import Placed
 from tests.bitrix24.test_portal import CALL, reply
@@ -94,7 +95,7 @@ async def test_what_nobody_asked_for_is_no_answer(
     turns: int,
 ) -> None:
     with talking(more, hangs_up=hangs_up) as server:
-        portal = Portal(f"http://127.0.0.1:{server.server_address[1]}/rest/1/x/")
+        portal = Portal(Webhook(f"http://127.0.0.1:{server.server_address[1]}/rest/1/x/"))
         first = await portal.place(CALL)
         server.go.set()
         server.said.wait()  # meanwhile this loop reads nothing

@@ -27,12 +27,16 @@ SCENARIOS = sorted(path.name.removesuffix("-values.yaml") for path in CHART.glob
 KUBERNETES = ("1.30", kubernetes_validate.latest_version())
 OPERATORS_OWN = {"ServiceMonitor", "PrometheusRule"}
 """Kinds of the Prometheus operator, of which Kubernetes has no schema."""
-SECRETS = {"rabbitmq_url", "bitrix24_url", "ledger_url"}
+SECRETS = set(MAY_BE_FILES)
 MINIMAL = {"secrets": {"existingSecret": "addresses"}}
 OWN = {"rabbitmqUrl": "amqp://u:pa55@broker/", "bitrix24Url": "https://portal/rest/1/s3cret/"}
 OWN_POSTGRES = {
     "ledger": {"kind": "postgresql"},
     "secrets": OWN | {"ledgerUrl": "postgresql://u:pa55@db:5432/calls"},
+}
+OAUTH = {
+    "secrets": OWN | {"bitrix24Url": "https://portal/rest/", "oauthClientSecret": "s3cret"},
+    "settings": {"oauthClientId": "local.1a2b"},
 }
 
 Object = dict[str, Any]
@@ -259,6 +263,10 @@ WRONG: dict[str, tuple[Object, str]] = {
         OWN_POSTGRES | {"secrets": OWN},
         "set secrets.existingSecret, or secrets.ledgerUrl",
     ),
+    "OAuth without its secret": (
+        OAUTH | {"secrets": OWN},
+        "set secrets.existingSecret, or secrets.oauthClientSecret",
+    ),
     "PostgreSQL's address for SQLite": (
         {"secrets": OWN_POSTGRES["secrets"]},
         "/secrets/ledgerUrl.*maxLength",
@@ -346,6 +354,7 @@ ADDRESSES: dict[str, Object] = {
     "a Secret that exists": MINIMAL,
     "SQLite": {"secrets": OWN},
     "PostgreSQL": OWN_POSTGRES,
+    "OAuth": OAUTH,
 }
 
 

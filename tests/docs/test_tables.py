@@ -39,7 +39,9 @@ def first_cells(text: str) -> list[str]:
 
 def answer_row(answer: KnownError) -> str:
     """Say what becomes of a request that gets *answer*."""
-    if answer.outcome == "refused":
+    if answer.scope == "login":
+        then = "the worker pauses at once; the request waits for a login"
+    elif answer.outcome == "refused":
         then = "dead letter, `call.failed` refused"
     elif answer.outcome == "unavailable":
         counted = "" if answer.scope != "rate" else ", not counted"

@@ -10,7 +10,8 @@ import pytest
 from consumer import metrics
 from consumer.decision import Failure, Outcome, Placed, Refused, Unavailable, Unsure
 from consumer.limits import circuit_breaker
-from consumer.limits.circuit_breaker import Call, CircuitBreaker, Fault, Kind, fault_of
+from consumer.limits.circuit_breaker import Call, CircuitBreaker
+from consumer.limits.fault import Fault, Kind, fault_of
 from consumer.sandbox import SandboxPortal
 from tests.workbench import Bench
 
@@ -51,6 +52,11 @@ FAULTS: dict[str, tuple[Outcome, bool, Fault | None]] = {
         Unavailable(Failure("CONNECTION_ERROR", "", 401), retry_after_s=9.0),
         False,
         Fault("connection", "CONNECTION_ERROR", retry_after_s=9.0),
+    ),
+    "nobody has logged in": (
+        Refused(Failure("invalid_grant", "", None), "login"),
+        False,
+        Fault("refused", "INVALID_GRANT", advice="run `call-consumer login`"),
     ),
     "a doubt": (Unsure(Failure("READ_TIMEOUT", "")), False, Fault("doubt", "READ_TIMEOUT")),
 }
@@ -428,3 +434,55 @@ async def test_an_hour_of_bad_gateways_is_a_pause_for_doubt_and_nobody_is_phoned
         await bench.until(lambda: len({e["request_id"] for e in bench.heard}) == 17)
 
     assert max(Counter(call.text for call in portal.calls).values()) == 1
+
+
+# --- somebody must log in
+
+NO_LOGIN = Refused(Failure("invalid_grant", "over; run `call-consumer login`", None), "login")
+
+
+async def test_one_refusal_that_a_login_ends_opens_it_and_fails_no_request(trial: Trial) -> None:
+    in_flight = trial.breaker.epoch
+    waits = trial.record(NO_LOGIN)
+    waits += trial.record(NO_LOGIN, NO_LOGIN, epoch=in_flight)
+
+    assert waits == [0.01, 0.01, 0.01]
+    assert trial.door.told == ["hold portal"]
+    assert trial.breaker.detail == "open for refused INVALID_GRANT: run `call-consumer login`"
+
+
+async def test_after_a_login_it_is_probed_at_once(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(circuit_breaker, "OTHER_WAITS_S", (900.0, 900.0))
+    trial.breaker.probe_now()  # before it opens, which says nothing
+    trial.breaker.wait_for_login("NOT_LOGGED_IN")
+    await asyncio.sleep(0.01)
+    assert trial.probed == []
+
+    trial.breaker.probe_now()
+    await trial.half_open()
+    trial.record(PLACED)
+
+    assert trial.probed == [{"NOT_LOGGED_IN"}]
+    assert trial.breaker.detail == "closed"
+
+
+async def test_a_late_refusal_does_not_open_it_again_after_the_login(trial: Trial) -> None:
+    before = trial.breaker.epoch
+    trial.breaker.wait_for_login("NOT_LOGGED_IN")
+    trial.breaker.probe_now()
+    await trial.half_open()
+
+    trial.record(NO_LOGIN, epoch=before)
+
+    assert trial.breaker.state == "half_open"
+
+
+async def test_a_pause_for_another_reason_becomes_one_for_the_login(trial: Trial) -> None:
+    trial.record(DOWN, DOWN, DOWN)
+    trial.breaker.wait_for_login("NOT_LOGGED_IN")
+    trial.breaker.wait_for_login("NOT_LOGGED_IN")
+
+    assert "call-consumer login" in trial.breaker.detail
+    assert trial.door.told == ["hold portal"] * 2

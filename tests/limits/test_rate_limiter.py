@@ -303,3 +303,37 @@ async def test_a_worker_that_takes_over_from_a_full_burst_is_not_refused(
         bucket.ask(clock.now)
 
     assert bucket.refused == 0
+
+
+# --- a request that is sent again
+
+
+async def test_what_is_borrowed_comes_first_and_is_paid_back_by_who_waits(clock: Clock) -> None:
+    pace = paced(clock)
+    waiting = asyncio.create_task(times_of(pace, clock, 1))
+    await asyncio.sleep(0)
+    borrowed_at = clock.now
+    await pace.borrow()
+    await pace.borrow()
+
+    assert clock.now == borrowed_at
+    assert await waiting == [1.5]
+
+
+async def test_no_more_is_owed_than_a_portal_forgives(clock: Clock) -> None:
+    pace = paced(clock)
+    for _ in range(10):
+        await pace.borrow()
+    assert clock.slept == []
+
+    await pace.borrow()
+
+    assert clock.slept == [0.5]
+
+
+async def test_without_a_limit_nothing_is_owed(clock: Clock) -> None:
+    pace = paced(clock, rate_per_s=0)
+    for _ in range(30):
+        await pace.borrow()
+
+    assert clock.slept == []
