@@ -27,6 +27,8 @@ The modules at the top, in reading order:
     reconciler      asks the call history about a call whose answer was lost
     findings        what a look into the call history shows
     reconciliation  what such a look-up leads to (pure)
+    way_in          which way into the portal the settings name
+    oauth           the way in by tokens, which all workers share
     login_watch     whether somebody must log in by OAuth, and whether somebody has
     probe           a harmless question to the portal, while the worker is paused
     recorder        what a step came to: written to the ledger, then published
@@ -47,8 +49,8 @@ The rooms, each for one thing outside, or one kind of work:
     messages/       requests, cancellations, formats, numbers, local_time: the contract in, and
                     how its fields are written
     bitrix24/       errors, lookup, known_words, responses, call_history, portal, transport,
-                    redaction, access, way_in, oauth, tokens, token_server, seal, scopes: all that
-                    is known of Bitrix24
+                    redaction, access, tokens, token_server, seal, scopes: all that is known of
+                    Bitrix24
     rabbitmq/       subscription, connection, refusals, losses, topology, declaration,
                     topology_upkeep, outgoing, publisher, last_tries, confirming_link, browser,
                     queue_counts, unread, lease, policies: all that is known of RabbitMQ and

@@ -11,9 +11,7 @@ import structlog
 
 from consumer.announcer import Announcer
 from consumer.attempts import Attempts
-from consumer.bitrix24.oauth import OAuth
 from consumer.bitrix24.portal import Portal
-from consumer.bitrix24.way_in import access_by
 from consumer.caller import Caller
 from consumer.canceller import Canceller
 from consumer.controls import LiveControls
@@ -28,6 +26,7 @@ from consumer.limits.circuit_breaker import CircuitBreaker
 from consumer.limits.own_rules import OwnRules
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.login_watch import LoginWatch
+from consumer.oauth import OAuth
 from consumer.operations.evictions import Evictions
 from consumer.probe import Probe
 from consumer.processor import Processor
@@ -44,6 +43,7 @@ from consumer.recorder import Recorder
 from consumer.settings import Settings
 from consumer.shutdown import LAST_S, end, within
 from consumer.startup import Startup
+from consumer.way_in import access_by
 from consumer.worker import Worker
 
 START_WITHIN_S = 20.0

@@ -5,9 +5,9 @@ import asyncio
 import structlog
 
 from consumer.bitrix24.access import NoAccess
-from consumer.bitrix24.oauth import OAuth
 from consumer.decision import Refused
 from consumer.limits.circuit_breaker import CircuitBreaker
+from consumer.oauth import OAuth
 
 LOOK_S = 2.0
 

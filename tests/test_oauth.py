@@ -14,14 +14,12 @@ import pytest
 from click.testing import CliRunner
 from pydantic import SecretStr
 
-from consumer import login_watch
+from consumer import login_watch, oauth
 from consumer.app import App
-from consumer.bitrix24 import oauth
 from consumer.bitrix24.access import NoAccess
 from consumer.bitrix24.portal import Portal
 from consumer.bitrix24.token_server import TokenServer
 from consumer.bitrix24.tokens import Code, TokenAnswer, read_tokens
-from consumer.bitrix24.way_in import access_by
 from consumer.cli.main import main
 from consumer.ledger import Ledger, LedgerDown
 from consumer.ledger.tokens import TokenRows
@@ -30,6 +28,7 @@ from consumer.operations.check_login import check_login
 from consumer.operations.login import LoginFailed, log_in
 from consumer.rabbitmq.topology import topology_of
 from consumer.settings import Settings
+from consumer.way_in import access_by
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -4,13 +4,13 @@ import time
 
 from consumer.bitrix24.access import NoAccess
 from consumer.bitrix24.errors import NO_TOKENS
-from consumer.bitrix24.oauth import OAuth
 from consumer.bitrix24.tokens import REFRESH_LASTS_DAYS, Tokens
-from consumer.bitrix24.way_in import access_by
 from consumer.errors import LOGIN
 from consumer.ledger import Ledger, LedgerDown
+from consumer.oauth import OAuth
 from consumer.operations.finding import Finding
 from consumer.settings import Settings, WrongSettings
+from consumer.way_in import access_by
 
 DAY_S = 86_400.0
 MINUTE_S = 60.0

@@ -11,10 +11,10 @@ from consumer.bitrix24.scopes import NEEDED_SCOPES, granted_scopes
 from consumer.bitrix24.seal import Seal
 from consumer.bitrix24.token_server import Application, TokenServer
 from consumer.bitrix24.tokens import Code, Tokens
-from consumer.bitrix24.way_in import application_of
 from consumer.errors import OperatorError
 from consumer.ledger import Ledger
 from consumer.settings import Settings, WrongSettings
+from consumer.way_in import application_of
 
 IN_MEMORY = "sqlite://"
 

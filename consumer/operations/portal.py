@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 from consumer.bitrix24.errors import NO_TOKENS
 from consumer.bitrix24.portal import Portal
-from consumer.bitrix24.way_in import access_by
 from consumer.errors import LOGIN, OperatorError
 from consumer.ledger import Ledger
 from consumer.settings import Settings
+from consumer.way_in import access_by
 
 
 class NobodyLoggedIn(OperatorError):

@@ -1,10 +1,10 @@
 """Which way into the portal the settings name."""
 
 from consumer.bitrix24.access import Access, Webhook
-from consumer.bitrix24.oauth import OAuth
 from consumer.bitrix24.seal import Seal
 from consumer.bitrix24.token_server import Application, TokenServer
 from consumer.ledger import Ledger
+from consumer.oauth import OAuth
 from consumer.settings import Settings
 
 
