@@ -55,11 +55,11 @@ The rooms, each for one thing outside, or one kind of work:
                     sqlite, postgres, ages, beginning, recovery: what was done for which request
     limits/         rate_limiter, circuit_breaker, calling_hours, own_rules: how fast to call, when
                     and whom, and when not at all
-    operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, check,
+    operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, controls, check,
                     check_broker, check_ledger, check_portal, finding, upstream: what the commands
                     do
-    cli/            main, run, upstream, dead_letters, filters, ids, plan, replay, replay_plan,
-                    discard, progress, console: the commands
+    cli/            main, run, upstream, cancel, orders, pause, blocks, dead_letters, filters, ids,
+                    plan, replay, replay_plan, discard, progress, console: the commands
     sandbox/        app, control, parameters, portal, rules, answers, replies, numbers, history,
                     limits, methods, request, switches: a stand-in portal
     demo/           tour, requests, account, environment, broker, private_node, login, signals,
