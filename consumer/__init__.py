@@ -60,11 +60,12 @@ The rooms, each for one thing outside, or one kind of work:
                     request
     limits/         rate_limiter, circuit_breaker, fault, calling_hours, own_rules: how fast to
                     call, when and whom, and when not at all
-    operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, check,
+    operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, controls, check,
                     check_broker, check_ledger, check_login, check_portal, finding, login, portal,
                     upstream: what the commands do
-    cli/            main, run, login, upstream, dead_letters, filters, ids, plan, replay,
-                    replay_plan, discard, progress, console: the commands
+    cli/            main, run, login, upstream, cancel, orders, pause, blocks, dead_letters,
+                    filters, ids, plan, replay, replay_plan, discard, progress, console: the
+                    commands
     sandbox/        app, control, parameters, portal, rules, answers, replies, numbers, history,
                     limits, methods, oauth, request, switches: a stand-in portal
     demo/           tour, requests, account, environment, broker, private_node, login, signals,

@@ -82,7 +82,7 @@ OPERATING = Gauge(
 )
 PAUSED = Gauge(
     "call_consumer_paused",
-    "1 while the worker is paused because the portal fails every call, by cause.",
+    "1 while the worker is paused, by cause: operator by hand, else the portal fails every call.",
     ["cause"],
     registry=REGISTRY,
 )

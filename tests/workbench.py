@@ -76,7 +76,9 @@ class Bench:
         app = App(self.settings(**changes))
         task = asyncio.create_task(app.run())
         try:
-            await self.until(lambda: app.subscription.consuming or task.done())
+            await self.until(
+                lambda: app.subscription.consuming or app.controls.paused or task.done()
+            )
             yield app
         finally:
             app.stop()

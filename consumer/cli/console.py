@@ -1,8 +1,10 @@
 """What all commands share: settings or exit 2, one line for what ends a command, tables."""
 
 import asyncio
+import getpass
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -127,6 +129,19 @@ class Threads(ThreadPoolExecutor):
 
         Thread(target=work, daemon=True).start()
         return future
+
+
+def who() -> str:
+    """Return the user's name, or number: in a container that may be all there is."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def who_and_where() -> str:
+    """Return the user and the host, for what other people will read there."""
+    return f"{who()}@{socket.gethostname()}"
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

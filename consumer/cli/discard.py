@@ -12,7 +12,7 @@ import click
 import structlog
 
 from consumer import log as logging_
-from consumer.cli.console import run, settings_or_exit
+from consumer.cli.console import run, settings_or_exit, who
 from consumer.cli.filters import filters
 from consumer.cli.ids import NamesIds
 from consumer.cli.plan import (
@@ -28,7 +28,6 @@ from consumer.cli.plan import (
     ids_file_option,
     see_all_done,
     tell,
-    who,
 )
 from consumer.cli.progress import Progress
 from consumer.operations.dead_letter import DeadLetter

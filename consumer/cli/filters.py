@@ -51,9 +51,14 @@ def _part(_: click.Context, __: click.Parameter, value: str | None) -> str | Non
     return value
 
 
-def _pairs(
+def pairs_of(
     _: click.Context, __: click.Parameter, values: Sequence[str]
 ) -> Sequence[tuple[str, str]]:
+    """Read pairs that are written as KEY=VALUE.
+
+    Raises:
+        BadParameter: One is not.
+    """
     parts = [value.partition("=") for value in values]
     if not all(key and equals for key, equals, _ in parts):
         raise click.BadParameter("write KEY=VALUE, as campaign=42")
@@ -80,7 +85,7 @@ _FILTERS = (
         "--metadata",
         metavar="KEY=VALUE",
         multiple=True,
-        callback=_pairs,
+        callback=pairs_of,
         help="Only with this in the metadata; repeatable, all must be there.",
     ),
     chooser("--number", help="Only those to this number, written as in a request."),
@@ -122,17 +127,22 @@ def choice_of(settings: Settings, chosen: dict[str, Any], words: Collection[str]
     Raises:
         BadParameter: The number is none.
     """
-    defaults = settings.request_defaults
+    defaults, number = settings.request_defaults, chosen["number"]
     fields = {
         "ids": tuple(id_ for word in words for id_ in ids_of(word)),
-        "number": _number(chosen["number"], defaults),
+        "number": number_of(number, defaults) if number is not None else None,
         "defaults": defaults,
     }
     return Choice(**chosen | fields)
 
 
-def _number(text: str | None, defaults: Defaults) -> str | None:
-    read = read_number(text, defaults) if text is not None else None
+def number_of(text: str, defaults: Defaults) -> str:
+    """Read the number that --number names, in E.164.
+
+    Raises:
+        BadParameter: It is none.
+    """
+    read = read_number(text, defaults)
     if isinstance(read, Invalid):
         raise click.BadParameter(read.description, param_hint="--number")
     return read

@@ -14,11 +14,14 @@ from consumer.bitrix24.access import NoAccess
 from consumer.bitrix24.lookup import advice_for
 from consumer.bitrix24.portal import LINES, VOICES, read_names
 from consumer.bitrix24.responses import error_of
+from consumer.cli.blocks import block
+from consumer.cli.cancel import cancel
 from consumer.cli.console import Failed, Program, settings_or_exit
 from consumer.cli.console import run as run_command
 from consumer.cli.dead_letters import dlq
 from consumer.cli.discard import discard
 from consumer.cli.login import login
+from consumer.cli.pause import pause, resume
 from consumer.cli.replay import replay
 from consumer.cli.run import run_worker
 from consumer.cli.upstream import events, publish
@@ -191,6 +194,10 @@ def schema(name: str | None) -> None:
 main.add_command(login)
 main.add_command(publish)
 main.add_command(events)
+main.add_command(cancel)
+main.add_command(block)
+main.add_command(pause)
+main.add_command(resume)
 dlq.add_command(replay)
 dlq.add_command(discard)
 main.add_command(dlq)

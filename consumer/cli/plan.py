@@ -1,7 +1,5 @@
 """What `dlq replay` and `dlq discard` share: what is chosen, the plan, the question, the count."""
 
-import getpass
-import os
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -157,11 +155,3 @@ def counted(letters: int) -> str:
 
 def causes(letters: Sequence[DeadLetter]) -> list[str]:
     return [f"  {found.count} {found.title}" for found in Groups(letters).largest_first]
-
-
-def who() -> str:
-    """Return the user's name, or number: in a container that may be all there is."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

@@ -3,12 +3,15 @@
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import click
 
 from consumer.cli.console import Failed, run, settings_or_exit
+from consumer.cli.filters import pairs_of
 from consumer.operations.upstream import (
     BadRequest,
     check_request,
@@ -28,9 +31,25 @@ from consumer.settings import Settings
 @click.option("--request-id", help="The request's id; else a new one.")
 @click.option("--not-before", help="Do not call before this time, as 2026-01-31T09:00:00Z.")
 @click.option("--expires-at", help="Do not call from this time on.")
+@click.option("--time-zone", help="Whose calling hours count, as Europe/Berlin.")
+@click.option("--urgent", is_flag=True, default=None, help="Do not wait for calling hours.")
+@click.option(
+    "--metadata",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=pairs_of,
+    help="Comes back with the event, and blocks may name it; repeatable.",
+)
 @click.option("--wait", is_flag=True, help="Wait for the event and print it; exit 1 if it failed.")
 @click.option("--within", default=120.0, show_default=True, help="Seconds to wait at most.")
-def publish(to: str, text: str | None, *, wait: bool, within: float, **fields: str | None) -> None:
+def publish(
+    to: str,
+    text: str | None,
+    *,
+    wait: bool,
+    within: float,
+    **fields: Any,  # noqa: ANN401  # the request's, of several types
+) -> None:
     """Publish a request: publish TO TEXT. Or many: publish FILE, JSON lines; - is stdin.
 
     Prints the ids of what was published.
@@ -43,6 +62,7 @@ def publish(to: str, text: str | None, *, wait: bool, within: float, **fields: s
             )
         run(lambda: _publish_lines(settings, to))
         return
+    fields["metadata"] = _metadata(fields["metadata"])
     request_id = fields.pop("request_id") or str(uuid4())
     request = {"request_id": request_id, "to_number": to, "text_to_pronounce": text} | fields
     body = json.dumps({k: v for k, v in request.items() if v is not None}).encode()
@@ -55,6 +75,13 @@ def publish(to: str, text: str | None, *, wait: bool, within: float, **fields: s
     else:
         run(lambda: publish_requests(settings.needed("rabbitmq_url"), settings.exchange, [body]))
         say(shown_id(request_id))
+
+
+def _metadata(pairs: Sequence[tuple[str, str]]) -> dict[str, str] | None:
+    metadata = dict(pairs)
+    if len(metadata) < len(pairs):
+        raise click.BadParameter("names a key twice: keep one", param_hint="--metadata")
+    return metadata or None
 
 
 async def _publish_lines(settings: Settings, name: str) -> None:

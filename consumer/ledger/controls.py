@@ -85,15 +85,16 @@ class ControlsTable:
         await self._note_change()
         return was_paused
 
-    async def add_block(self, block: Block) -> None:
-        """Add a block."""
-        await self._store.execute(
+    async def add_block(self, block: Block) -> bool:
+        """Add a block; tell whether its id was free."""
+        added = await self._store.execute(
             "INSERT INTO blocks (queue, id, kind, key, value, reason, created_at, created_by)"
             " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             self._queue,
             *astuple(block),
         )
         await self._note_change()
+        return added == 1
 
     async def remove_block(self, block_id: str) -> bool:
         """Remove a block; tell whether there was one."""

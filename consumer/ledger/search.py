@@ -34,6 +34,18 @@ class Search:
             )
         return int(rows[0][0])
 
+    async def open_claims(self) -> set[tuple[str, int]]:
+        """Return id and version of each request of this queue that is about to be dialled.
+
+        Whose answer is awaited is among them.
+        """
+        with metrics.LEDGER.labels("open_claims").time():
+            rows = await self._store.fetch(
+                "SELECT request_id, version FROM calls WHERE state = 'placing' AND queue = $1",
+                self._queue,
+            )
+        return {(row[0], row[1]) for row in rows}
+
     async def others_in_doubt(self, entry: Entry) -> list[Entry]:
         """Return other requests to the same number and line that an unknown call may belong to."""
         with metrics.LEDGER.labels("others_in_doubt").time():

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from aio_pika.abc import AbstractQueue
 
 from consumer.errors import OperatorError
 from consumer.messages import (
+    CANCEL,
     FAILED,
     REQUESTED,
     STARTED,
@@ -17,15 +18,20 @@ from consumer.messages import (
     Defaults,
     Invalid,
     read_body,
+    read_cancel,
 )
 from consumer.rabbitmq.connection import connect
 from consumer.rabbitmq.declaration import explained
 from consumer.rabbitmq.outgoing import build_message
-from consumer.rabbitmq.publisher import Publisher
+from consumer.rabbitmq.publisher import NotPublished, Publisher
 
 
 class BadRequest(OperatorError):
-    """Raised for a request that the worker would refuse; says what is wrong with it."""
+    """Raised for a message that the worker would refuse; says what is wrong with it."""
+
+
+class NoCancelQueue(OperatorError):
+    """Raised where the broker has no queue for cancellations; says how one comes about."""
 
 
 def check_request(body: bytes, defaults: Defaults) -> CallRequested:
@@ -47,11 +53,65 @@ async def publish_requests(url: str, exchange: str, bodies: Iterable[bytes]) -> 
     Raises:
         NotPublished: The broker did not take one: no queue is bound, it is full, or the link broke.
     """
-    publisher = Publisher(url)
-    try:
+    async with _publishing(url, exchange, REQUESTED) as publish:
         for body in bodies:
-            message = build_message(body, {}, kind=REQUESTED)
-            await publisher.publish(message, exchange, REQUESTED, mandatory=True)
+            await publish(body)
+
+
+def cancellation(request_id: str, reason: str | None) -> bytes:
+    """Return the body of a cancellation.
+
+    Raises:
+        BadRequest: The worker could not read it.
+    """
+    fields = {"request_id": request_id} | ({"reason": reason} if reason is not None else {})
+    body = json.dumps(fields).encode()
+    read = read_cancel(body)
+    if isinstance(read, Invalid):
+        raise BadRequest(read.description)
+    return body
+
+
+async def publish_cancellations(
+    url: str, exchange: str, bodies: Mapping[str, bytes], done: Callable[[str], None]
+) -> None:
+    """Publish cancellations in order, each confirmed by the broker before the next.
+
+    Args:
+        url: The broker.
+        exchange: Upstream's.
+        bodies: By request id.
+        done: Told the id of each that the broker has.
+
+    Raises:
+        NoCancelQueue: No queue is bound for them: nobody would read them.
+        NotPublished: The broker did not take one: the queue is full, or the link broke.
+    """
+    try:
+        async with _publishing(url, exchange, CANCEL) as publish:
+            for request_id, body in bodies.items():
+                await publish(body)
+                done(request_id)
+    except NotPublished as error:
+        if error.reason != "unroutable":
+            raise
+        text = f"no queue is bound to the exchange {exchange} with {CANCEL}, so nobody would know"
+        fix = "start a worker of this version once, it declares one; or see Rights on the broker"
+        raise NoCancelQueue(f"{text}: {fix} in OPERATING.md") from None
+
+
+@asynccontextmanager
+async def _publishing(
+    url: str, exchange: str, kind: str
+) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+    """Lend a way to publish messages of a *kind*, which some queue must take."""
+    publisher = Publisher(url)
+
+    async def publish(body: bytes) -> None:
+        await publisher.publish(build_message(body, {}, kind=kind), exchange, kind, mandatory=True)
+
+    try:
+        yield publish
     finally:
         await publisher.close()
 
@@ -98,8 +158,24 @@ async def outcome_of(
     Raises:
         TimeoutError: None came in time.
     """
-    async with asyncio.timeout(within_s):
-        async for event in events:
-            if event.get("request_id") == request_id:
-                return event
+    async for event in outcomes_of(events, [request_id], within_s):
+        return event
     raise TimeoutError
+
+
+async def outcomes_of(
+    events: AsyncIterator[dict[str, Any]], request_ids: Iterable[str], within_s: float
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield the first event about each of some requests, as they come.
+
+    Raises:
+        TimeoutError: Not all came in time.
+    """
+    missing = set(request_ids)
+    give_up_at = asyncio.get_running_loop().time() + within_s
+    while missing:
+        async with asyncio.timeout_at(give_up_at):
+            event = await anext(events)
+        if event.get("request_id") in missing:
+            missing.remove(event["request_id"])
+            yield event

@@ -83,6 +83,7 @@ def test_wrong_settings_are_a_line_each_and_exit_2() -> None:
 NEEDY = {
     "publish": ["publish", "+12025550100", "Hello"],
     "events": ["events"],
+    "cancel": ["cancel", "order-7"],
 }
 
 
@@ -146,11 +147,18 @@ WRONG = {
         ["+12025550100", "Hello", "--request-id", "a b"],
         "not allowed: U+0020 at character 2",
     ),
+    "no time zone": (["+12025550100", "Hello", "--time-zone", "CEST"], "time_zone: is no time"),
+    "no pair": (["+12025550100", "Hello", "--metadata", "a"], "write KEY=VALUE"),
+    "a pair twice": (
+        ["+12025550100", "Hello", "--metadata", "a=1", "--metadata", "a=2"],
+        "names a key twice",
+    ),
     "an unknown option": (["+12025550100", "Hello", "--vioce", "x"], "No such option"),
     "nothing": ([], "Missing argument 'TO|FILE'"),
     "a file that is not there": (["calls.jsonl"], "calls.jsonl: cannot be read: No such file"),
     "a folder": (["."], ".: cannot be read: Is a directory"),
     "options for a file": (["-", "--line", "reg1"], "with a FILE each line says all"),
+    "a flag for a file": (["-", "--urgent"], "with a FILE each line says all"),
 }
 
 
@@ -267,8 +275,10 @@ async def test_publish_passes_on_what_its_options_say(place: Place) -> None:
         "request_id": ("--request-id", "order-7"),
         "not_before": ("--not-before", "2026-01-31T09:00:00Z"),
         "expires_at": ("--expires-at", "2126-01-31T09:00:00+03:00"),
+        "time_zone": ("--time-zone", "Europe/Berlin"),
     }
     options = [part for option in fields.values() for part in option]
+    options += ["--urgent", "--metadata", "campaign=4=2", "--metadata", "team="]
 
     code, stdout, _ = await run(place, "publish", "+12025550100", "Hello", *options)
 
@@ -277,6 +287,8 @@ async def test_publish_passes_on_what_its_options_say(place: Place) -> None:
     assert request == {
         "to_number": "+12025550100",
         "text_to_pronounce": "Hello",
+        "urgent": True,
+        "metadata": {"campaign": "4=2", "team": ""},
         **{name: value for name, (_, value) in fields.items()},
     }
 

@@ -1,0 +1,72 @@
+"""`call-consumer pause` and `resume`: an operator stops all calls, and lets them go on."""
+
+import json
+
+import click
+
+from consumer.cli.console import run, settings_or_exit, who_and_where
+from consumer.cli.orders import dry_run_option, json_option, reason_option, since, tell_doubts
+from consumer.ledger.controls import Pause
+from consumer.operations import controls
+from consumer.output import say
+from consumer.settings import Settings
+
+
+@click.command()
+@reason_option
+@dry_run_option
+@json_option
+def pause(*, reason: str, dry_run: bool, as_json: bool) -> None:
+    """Stop all calls now, of all workers, until `resume`; requests wait in their queue.
+
+    Returns once no worker dials any more. It holds for workers that are started later, too.
+    """
+    settings = settings_or_exit()
+    run(lambda: _pause(settings, reason, dry_run=dry_run, as_json=as_json))
+
+
+async def _pause(settings: Settings, reason: str, *, dry_run: bool, as_json: bool) -> None:
+    async with controls.existing_ledger(settings) as ledger:
+        if dry_run:
+            _tell((await ledger.controls.read()).pause, as_json=as_json)
+            say(f"would pause all calls of {settings.queue}", err=True)
+            return
+        done = await controls.pause(ledger, reason, who_and_where())
+        _tell(done.what, as_json=as_json, begun=done.begun, under_way=done.under_way)
+        if not done.begun:
+            say("it was paused before, and keeps that reason", err=True)
+        await tell_doubts(ledger, settings, done.under_way)
+
+
+@click.command()
+@dry_run_option
+@json_option
+def resume(*, dry_run: bool, as_json: bool) -> None:
+    """Let calls be placed again after `pause`; workers go on within two seconds."""
+    settings = settings_or_exit()
+    run(lambda: _resume(settings, dry_run=dry_run, as_json=as_json))
+
+
+async def _resume(settings: Settings, *, dry_run: bool, as_json: bool) -> None:
+    async with controls.existing_ledger(settings) as ledger:
+        if dry_run:
+            _tell((await ledger.controls.read()).pause, as_json=as_json)
+            say(f"would resume all calls of {settings.queue}", err=True)
+            return
+        resumed = await ledger.controls.resume()
+    if as_json:
+        _tell(None, as_json=True, resumed=resumed)
+    else:
+        say("resumed" if resumed else "not paused")
+
+
+def _tell(pause: Pause | None, *, as_json: bool, **more: object) -> None:
+    if as_json:
+        told = (
+            {"since": since(pause.since), "by": pause.by, "reason": pause.reason} if pause else {}
+        )
+        say(json.dumps({"paused": pause is not None} | told | more, ensure_ascii=False))
+    elif pause is None:
+        say("not paused")
+    else:
+        say(f"paused since {since(pause.since)} by {pause.by}: {pause.reason}")
