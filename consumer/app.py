@@ -16,6 +16,7 @@ from consumer.caller import Caller
 from consumer.canceller import Canceller
 from consumer.controls import LiveControls
 from consumer.health import Part, serve
+from consumer.heartbeat import Heartbeat
 from consumer.housekeeping import Housekeeping, keep_running
 from consumer.interruptible import Interruptible
 from consumer.ledger import Ledger
@@ -140,6 +141,15 @@ class App:
             troubles=lambda: self._housekeeping.troubles,
             waits_for=lambda: self._startup.waits_for,
         )
+        self._heartbeat = Heartbeat(
+            owner=self.owner,
+            table=self.ledger.workers,
+            worker=self.worker,
+            readiness=self._readiness,
+            rate_limiter=rate_limiter,
+            started=lambda: self._started,
+            stopping=self._stop.is_set,
+        )
 
     async def run(self, wait_s: float = math.inf) -> None:
         """Work until `stop` is called, then drain.
@@ -153,6 +163,7 @@ class App:
             NoConsumer: The broker is there but does not let us consume.
         """
         serving = asyncio.create_task(self._serve())
+        self._heartbeat.start()
         try:
             await self._until_stop(self._start(wait_s))
             if not self._stop.is_set():
@@ -256,6 +267,7 @@ class App:
             within(STOP_LINKS_S, "portal", self.portal.close()),
         )
         self.recovery.close()
+        await within(STOP_LINKS_S, "heartbeat", self._heartbeat.close())
         await within(STOP_LINKS_S, "ledger", self.ledger.close())
         log.info("worker.stopped")
 

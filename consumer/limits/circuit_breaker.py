@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -132,6 +133,8 @@ class CircuitBreaker:
         self.epoch = 0
         """Grows each time it opens."""
         self.state: Literal["closed", "open", "half_open"] = "closed"
+        self.probes_at: float | None = None
+        """When the portal is probed next, in seconds since the epoch; None unless it is open."""
         for kind in KINDS:
             metrics.PAUSED.labels(kind).set(0)
 
@@ -209,6 +212,7 @@ class CircuitBreaker:
         """Wait while open, probe, and let one call through."""
         while True:
             await self._opened.wait()
+            self.probes_at = time.time() + self._wait_s
             await asyncio.sleep(self._wait_s)
             codes = {fault.code for fault in self._row.values()}
             if await self._probe(self._kind, codes):
@@ -216,6 +220,7 @@ class CircuitBreaker:
                 log.info("worker.still_paused", cause=self._kind, code=self._code)
                 continue
             self._opened.clear()
+            self.probes_at = None
             self.state = "half_open"
             metrics.PAUSED.labels(self._kind).set(0)
             log.info("worker.half_open")
