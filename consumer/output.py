@@ -53,14 +53,15 @@ def shown_id(id_: str) -> str:
 def ids_of(word: str) -> set[str]:
     """Return the ids that *word* may name: itself and, if it is JSON, the id in that.
 
-    JSON is what `shown_id` wrote, or a line of ``dlq list --json``.
+    JSON is what `shown_id` wrote, a line of ``dlq list --json``, or what has a ``request_id``: an
+    event, or a line of ``show --json``.
     """
     value: object = None
     if word.startswith(('"', "{")):
         with suppress(ValueError, RecursionError):
             value = json.loads(word)
     if isinstance(value, dict):
-        value = value.get("id")
+        value = value.get("id", value.get("request_id"))
     return {word, value} if isinstance(value, str) else {word}
 
 

@@ -19,6 +19,8 @@ from consumer.cli.dead_letters import dlq
 from consumer.cli.discard import discard
 from consumer.cli.replay import replay
 from consumer.cli.run import run_worker
+from consumer.cli.show import show
+from consumer.cli.status import status
 from consumer.cli.upstream import events, publish
 from consumer.demo.tour import take_tour
 from consumer.errors import OperatorError
@@ -185,6 +187,8 @@ def schema(name: str | None) -> None:
 
 main.add_command(publish)
 main.add_command(events)
+main.add_command(show)
+main.add_command(status)
 dlq.add_command(replay)
 dlq.add_command(discard)
 main.add_command(dlq)

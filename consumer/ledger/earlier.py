@@ -39,6 +39,8 @@ class Earlier:
 
     async def calls_of(self, entries: Sequence[Entry]) -> Counter[str]:
         """Count, by request id, the calls of requests before those that *entries* tell of."""
+        if not entries:
+            return Counter()
         rows = await self._store.fetch(
             "SELECT request_id, call_id FROM earlier_calls"  # noqa: S608
             f" WHERE queue = $1 AND request_id IN ({marks(entries, after=1)})",

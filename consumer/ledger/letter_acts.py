@@ -51,6 +51,8 @@ class LetterActs:
 
     async def of(self, request_ids: Collection[str]) -> dict[str, LetterAct]:
         """Return what was done with the dead letters of those requests."""
+        if not request_ids:
+            return {}
         rows = await self._store.fetch(
             "SELECT request_id, act, replay, done_at, done_by, reason FROM letter_acts"  # noqa: S608
             f" WHERE queue = $1 AND request_id IN ({marks(request_ids, after=1)})",
