@@ -56,7 +56,7 @@ class RateLimiter:
 
     def is_free(self) -> bool:
         """Tell whether a call would not have to wait for its turn."""
-        return not self._turn.locked() and self._blocked_s() <= 0 and self._delay_s() <= 0
+        return not self._turn.locked() and self.blocked_s <= 0 and self._delay_s() <= 0
 
     def empty(self) -> None:
         """Forget the saved allowance: the portal's bucket is full, or somebody else may fill it."""
