@@ -11,7 +11,7 @@ from consumer.limits.calling_hours import CallingHours
 from consumer.messages import Defaults, Invalid, read_request
 from consumer.operations.dead_letter import DeadLetter, Groups
 from consumer.operations.dead_letters import Replay
-from consumer.operations.pauses import pauses_at_hand
+from consumer.operations.pauses import Pauses, pauses_at_hand
 from consumer.output import say, shown_id
 from consumer.settings import Settings
 
@@ -22,6 +22,7 @@ MANY = 10
 """So many phones are worth a warning."""
 ANY_TIME = CallingHours()
 LENIENT = Defaults(line="the worker's")
+NOT_PAUSED = Pauses()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Plan:
         begins: The time now, where the command runs.
         hours: When people may be phoned, as the settings have it where the command runs.
         defaults: What requests need not say.
-        paused: Why no calls are placed now, empty if they are.
+        paused: Who places no calls now, and why.
     """
 
     letters: Sequence[DeadLetter]
@@ -57,7 +58,7 @@ class Plan:
     begins: datetime
     hours: CallingHours = ANY_TIME
     defaults: Defaults = LENIENT
-    paused: str = ""
+    paused: Pauses = NOT_PAUSED
 
     @property
     def lasts(self) -> timedelta:
@@ -131,7 +132,7 @@ async def _plan_of(
         begins=datetime.now().astimezone(),
         hours=CallingHours(settings.calling_hours, settings.calling_days, settings.time_zone),
         defaults=replace(defaults, line=defaults.line or "the worker's"),
-        paused=(await pauses_at_hand(settings)).words,
+        paused=await pauses_at_hand(settings),
     )
 
 
@@ -187,7 +188,10 @@ def _expires_waiting(plan: Plan) -> str | None:
 
 
 def _paused(plan: Plan) -> str | None:
-    return f"{plan.paused}; what is replayed waits meanwhile" if plan.paused else None
+    if not plan.paused.words:
+        return None
+    then = "what is replayed waits meanwhile" if plan.paused.stops_all else "the others go on"
+    return f"{plan.paused.words}; {then}"
 
 
 def _late(plan: Plan) -> str | None:

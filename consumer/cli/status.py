@@ -57,7 +57,9 @@ def _print(found: Status) -> None:
         print_table(("WORKER", "HOST", "SINCE", "STATE"), _worker_rows(found))
     if found.queues:
         say("")
-        rows = [(name, f"{count.messages:,}") for name, count in found.queues.items()]
+        first = found.topology.requests.name
+        names = sorted(found.queues, key=lambda name: name != first)
+        rows = [(name, f"{found.queues[name].messages:,}") for name in names]
         print_table(("QUEUE", "MESSAGES"), rows)
     if not found.ledger_trouble:
         say("", f"today: {_today(found)}")

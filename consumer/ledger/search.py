@@ -73,16 +73,20 @@ class Search:
         return Waiting(**counts, next_due_at=next_due_at)
 
     async def outcomes(self, since: float) -> dict[str, int]:
-        """Count what requests have come to since a moment: `started`, or a reason to fail."""
+        """Count what requests have come to since a moment: `started`, or a reason to fail.
+
+        Those that started come first, then the most frequent reason.
+        """
         with metrics.LEDGER.labels("outcomes").time():
             rows = await self._store.fetch(
                 "SELECT coalesce(reason, state), count(*) FROM calls"
                 " WHERE state IN ('started', 'failed') AND changed_at >= $1 AND queue = $2"
-                " GROUP BY 1 ORDER BY 2 DESC",
+                " GROUP BY 1",
                 since,
                 self._queue,
             )
-        return {row[0]: row[1] for row in rows}
+        by_count = sorted(rows, key=lambda row: (row[0] != "started", -row[1], row[0]))
+        return {row[0]: row[1] for row in by_count}
 
     async def dialled(self, since: float) -> int:
         """Count the requests that were dialled since a moment."""

@@ -41,6 +41,13 @@ class Pauses:
         return f"{len(paused)} of {len(self.workers)} paused: {', '.join(reasons)}{self._probe}"
 
     @property
+    def stops_all(self) -> bool:
+        """Whether no worker places calls; others may, where only some are paused."""
+        return self.by_hand is not None or not any(
+            each.state.phase == "calling" for each in self.workers
+        )
+
+    @property
     def _probe(self) -> str:
         known = [each.state.probes_at for each in self.workers if each.state.probes_at]
         if not known:

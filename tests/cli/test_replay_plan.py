@@ -158,8 +158,10 @@ HOURS: dict[str, tuple[str, str]] = {
             10,
             hours=NINE_TO_FIVE,
         ),
-        "2 (r0, r0) will wait for the calling hours: the first until 14:00, the last until "
-        "2026-11-21 00:00",
+        (
+            "2 (r0, r0) will wait for the calling hours: the first until 14:00, "
+            "the last until 2026-11-21 00:00"
+        ),
     ),
     "urgent": (planned(letters(1, urgent=True), 20, hours=NINE_TO_FIVE), ""),
     "edited to be urgent": (

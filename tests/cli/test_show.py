@@ -135,7 +135,7 @@ async def test_what_no_worker_has_seen_is_said_with_what_that_can_mean(bench: Be
 
     assert (found["outcome"], found["times_dialled"]) == ("unknown", 0)
     assert found["next"] == (
-        f"not seen by any worker: it still waits (1 wait in {bench.queue}), or went to another "
+        f"not seen by any worker: it may still wait (1 wait in {bench.queue}), or went to another "
         "queue, or has another id, or was finished over 400 days ago, and is no dead letter"
     )
 
