@@ -265,9 +265,9 @@ class App:
             _leave_broker(self.cancellations, answers=left),
             within(STOP_LINKS_S, "publisher", self.publisher.close()),
             within(STOP_LINKS_S, "portal", self.portal.close()),
+            within(STOP_LINKS_S, "heartbeat", self._heartbeat.close()),
         )
         self.recovery.close()
-        await within(STOP_LINKS_S, "heartbeat", self._heartbeat.close())
         await within(STOP_LINKS_S, "ledger", self.ledger.close())
         log.info("worker.stopped")
 

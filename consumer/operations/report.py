@@ -135,8 +135,8 @@ class Report:
             return self._acted(around)
         looked = f"; nobody could look at dead letters ({around.not_looked})"
         return (
-            f"not seen by any worker: it may still wait ({around.waits}), or went to another queue, "
-            f"or has another id, or was finished over {around.retention_days} days ago"
+            f"not seen by any worker: it may still wait ({around.waits}), or went to another "
+            f"queue, or has another id, or was finished over {around.retention_days} days ago"
             f"{looked if around.not_looked else ', and is no dead letter'}"
         )
 
