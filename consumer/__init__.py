@@ -9,6 +9,7 @@ The modules at the top, in reading order:
     app             the wiring, the start, the stop
     startup         the steps of a start, tried until broker and ledger are there
     shutdown        the steps of a stop, each with a limit
+    heartbeat       a worker's sign of life in the ledger
     housekeeping    what runs beside the calls: watchdog, queue depths, retention
     readiness       how the parts are, in words, and whether the worker is ready
     blocks          which requests an operator wants nobody to be phoned for
@@ -55,17 +56,18 @@ The rooms, each for one thing outside, or one kind of work:
                     topology_upkeep, outgoing, publisher, last_tries, confirming_link, browser,
                     queue_counts, unread, lease, policies: all that is known of RabbitMQ and
                     FastStream
-    ledger/         entry, changes, ledger, statements, search, earlier, controls, about, tokens,
-                    store, sqlite, postgres, ages, beginning, recovery: what was done for which
-                    request
+    ledger/         entry, changes, ledger, statements, search, earlier, letter_acts, controls,
+                    workers, about, tokens, store, sqlite, postgres, ages, beginning, recovery:
+                    what was done for which request
     limits/         rate_limiter, circuit_breaker, fault, calling_hours, own_rules: how fast to
                     call, when and whom, and when not at all
     operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, controls, check,
-                    check_broker, check_ledger, check_login, check_portal, finding, login, portal,
-                    upstream: what the commands do
-    cli/            main, run, login, upstream, cancel, orders, pause, blocks, dead_letters,
-                    filters, ids, plan, replay, replay_plan, discard, progress, console: the
-                    commands
+                    check_broker, check_work, check_ledger, check_login, check_portal, finding,
+                    login, portal, pauses, ledger_at_hand, report, reports, status, upstream: what
+                    the commands do
+    cli/            main, run, login, upstream, cancel, orders, pause, blocks, show, status,
+                    dead_letters, filters, ids, plan, replay, replay_plan, discard, notes,
+                    progress, console: the commands
     sandbox/        app, control, parameters, portal, rules, answers, replies, numbers, history,
                     limits, methods, oauth, request, switches: a stand-in portal
     demo/           tour, requests, account, environment, broker, private_node, login, signals,

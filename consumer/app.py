@@ -16,6 +16,7 @@ from consumer.caller import Caller
 from consumer.canceller import Canceller
 from consumer.controls import LiveControls
 from consumer.health import Part, serve
+from consumer.heartbeat import Heartbeat
 from consumer.housekeeping import Housekeeping, keep_running
 from consumer.interruptible import Interruptible
 from consumer.ledger import Ledger
@@ -146,6 +147,15 @@ class App:
             troubles=lambda: self._housekeeping.troubles,
             waits_for=lambda: self._startup.waits_for,
         )
+        self._heartbeat = Heartbeat(
+            owner=self.owner,
+            table=self.ledger.workers,
+            worker=self.worker,
+            readiness=self._readiness,
+            rate_limiter=rate_limiter,
+            started=lambda: self._started,
+            stopping=self._stop.is_set,
+        )
 
     async def run(self, wait_s: float = math.inf) -> None:
         """Work until `stop` is called, then drain.
@@ -159,6 +169,7 @@ class App:
             NoConsumer: The broker is there but does not let us consume.
         """
         serving = asyncio.create_task(self._serve())
+        self._heartbeat.start()
         try:
             await self._until_stop(self._start(wait_s))
             if not self._stop.is_set():
@@ -264,6 +275,7 @@ class App:
             _leave_broker(self.cancellations, answers=left),
             within(STOP_LINKS_S, "publisher", self.publisher.close()),
             within(STOP_PORTAL_S, "portal", self.portal.close()),
+            within(STOP_LINKS_S, "heartbeat", self._heartbeat.close()),
         )
         self.recovery.close()
         await within(STOP_LINKS_S, "ledger", self.ledger.close())

@@ -53,7 +53,8 @@ def shown_id(id_: str) -> str:
 def ids_of(word: str) -> set[str]:
     """Return the ids that *word* may name: itself and, if it is JSON, the id in that.
 
-    JSON is what `shown_id` wrote, a line of ``dlq list --json``, a request or an event.
+    JSON is what `shown_id` wrote, a line of ``dlq list --json``, or what has a ``request_id``: an
+    event, or a line of ``show --json``.
     """
     value: object = None
     if word.startswith(('"', "{")):

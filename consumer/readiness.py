@@ -55,6 +55,19 @@ class Readiness:
             "policies": Part(ok=True, detail=self.policies.detail),
         }
 
+    def pauses(self) -> dict[str, str]:
+        """Say for each reason to take no messages what is wrong, in words."""
+        words = {
+            "operator": self.controls.detail,
+            "portal": f"the circuit breaker is {self.breaker.detail}",
+            "ledger": "the ledger cannot be written",
+            "publishing": "the broker confirms no message",
+            **self.troubles(),
+        }
+        if (waiting := self.waits_for()) is not None:
+            return {waiting[0]: waiting[1]}
+        return {reason: words.get(reason, reason) for reason in self.subscription.paused_by}
+
     def _taking(self, paused: list[str]) -> str:
         if self.subscription.consuming:
             return "consuming"

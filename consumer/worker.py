@@ -1,6 +1,7 @@
 """Messages in, acknowledgements out: one task per request id, which redeliveries join."""
 
 import asyncio
+import time
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import replace
@@ -55,6 +56,8 @@ class Worker:
         self._given_back: OrderedDict[Identity, None] = OrderedDict()
         self._consumer: tuple[object, str | None] = (None, None)
         self._draining = False
+        self.handled_at = 0.0
+        """When the latest message came, in seconds since the epoch; 0 before the first."""
 
     async def handle(self, message: Message) -> None:
         """Do what *message* asks for, then acknowledge it.
@@ -62,6 +65,7 @@ class Worker:
         When the link drops, aiormq cancels this handler in mid-call and the same message comes back
         at once. So a task that no channel owns does the work, and what comes back joins it.
         """
+        self.handled_at = time.time()
         self._see_consumer(message)
         epoch, key = self._breaker.epoch, ""
         try:

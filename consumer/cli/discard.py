@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Collection
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from consumer import log as logging_
 from consumer.cli.console import run, settings_or_exit, who
 from consumer.cli.filters import filters
 from consumer.cli.ids import NamesIds
+from consumer.cli.notes import Notes
 from consumer.cli.plan import (
     HOW_TO_NAME_IDS,
     Chosen,
@@ -147,9 +149,10 @@ async def _discard(
 
     url, topology = settings.needed("rabbitmq_url"), topology_of(settings)
     try:
-        async with Progress("discarding", len(letters)) as progress:
+        async with Progress("discarding", len(letters)) as progress, Notes(settings) as notes:
             keys = [letter.key for letter in letters]
-            await discard_letters(url, topology, keys, each, done)
+            note = partial(notes.discarded, why=why)
+            await discard_letters(url, topology, keys, each, done, note=note)
     finally:
         tell("discarded", discarded, len(letters))
     see_all_done(discarded, len(letters))

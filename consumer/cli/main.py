@@ -24,6 +24,8 @@ from consumer.cli.login import login
 from consumer.cli.pause import pause, resume
 from consumer.cli.replay import replay
 from consumer.cli.run import run_worker
+from consumer.cli.show import show
+from consumer.cli.status import status
 from consumer.cli.upstream import events, publish
 from consumer.demo.tour import take_tour
 from consumer.errors import OperatorError
@@ -198,6 +200,8 @@ main.add_command(cancel)
 main.add_command(block)
 main.add_command(pause)
 main.add_command(resume)
+main.add_command(show)
+main.add_command(status)
 dlq.add_command(replay)
 dlq.add_command(discard)
 main.add_command(dlq)

@@ -13,6 +13,7 @@ from consumer import log as logging_
 from consumer.cli.console import run, settings_or_exit, who
 from consumer.cli.filters import filters
 from consumer.cli.ids import NamesIds
+from consumer.cli.notes import Notes
 from consumer.cli.plan import (
     HOW_TO_NAME_IDS,
     all_option,
@@ -89,7 +90,9 @@ async def _replay(
     try:
         async with Progress("replaying", len(letters)) as progress:
             keys = [letter.key for letter in letters]
-            await send_back(url, topology, keys, how, done=done, rate_per_s=rate)
+            async with Notes(settings) as notes:
+                each = notes.replayed
+                await send_back(url, topology, keys, how, each, done=done, rate_per_s=rate)
     finally:
         if how.edits and sent:
             log.warning("dead_letters.edited", who=who(), fields=sorted(how.edits), sent=sent)

@@ -1,14 +1,17 @@
 """The plan of a replay: how many and how long, what failed how, and what a person should know."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from consumer.cli.console import Failed
 from consumer.cli.dead_letters import entries_of
 from consumer.cli.plan import Chosen, causes, chosen_letters, counted
+from consumer.limits.calling_hours import CallingHours
+from consumer.messages import Defaults, Invalid, read_request
 from consumer.operations.dead_letter import DeadLetter, Groups
 from consumer.operations.dead_letters import Replay
+from consumer.operations.pauses import Pauses, pauses_at_hand
 from consumer.output import say, shown_id
 from consumer.settings import Settings
 
@@ -17,6 +20,18 @@ EVENING = 18
 MORNING = 8
 MANY = 10
 """So many phones are worth a warning."""
+ANY_TIME = CallingHours()
+LENIENT = Defaults(line="the worker's")
+NOT_PAUSED = Pauses()
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A request that waits for the calling hours, to be dialled at *opens_at* or to expire."""
+
+    id: str
+    opens_at: float
+    expires: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +45,9 @@ class Plan:
         pause_after: So many that fail alike make the worker pause.
         speed: How many go in a second at most.
         begins: The time now, where the command runs.
+        hours: When people may be phoned, as the settings have it where the command runs.
+        defaults: What requests need not say.
+        paused: Who places no calls now, and why.
     """
 
     letters: Sequence[DeadLetter]
@@ -38,6 +56,9 @@ class Plan:
     pause_after: int
     speed: float
     begins: datetime
+    hours: CallingHours = ANY_TIME
+    defaults: Defaults = LENIENT
+    paused: Pauses = NOT_PAUSED
 
     @property
     def lasts(self) -> timedelta:
@@ -54,6 +75,26 @@ class Plan:
             and (not letter.expired or "expires_at" in self.how.edits)
             and (letter.id not in self.started or self.how.redial)
         ]
+
+    @property
+    def scheduled(self) -> Sequence[Scheduled]:
+        """Those whose turn comes outside of the calling hours."""
+        if self.hours.hours is None and self.hours.days is None:
+            return []
+        now = self.begins.timestamp()
+        turns = ((now + n / self.speed, letter) for n, letter in enumerate(self.dialled))
+        found = [self._scheduled(letter, turn) for turn, letter in turns]
+        return [each for each in found if each is not None]
+
+    def _scheduled(self, letter: DeadLetter, turn: float) -> Scheduled | None:
+        call = read_request({**letter.fields, **self.how.edits}, self.defaults)
+        if isinstance(call, Invalid) or call.urgent:
+            return None
+        due = max(turn, call.not_before_s)
+        opens_at = self.hours.opens_at(due, call.time_zone)
+        if opens_at == due:
+            return None
+        return Scheduled(letter.id, opens_at, expires=call.has_expired(opens_at))
 
 
 async def planned(
@@ -81,6 +122,7 @@ async def _plan_of(
 ) -> Plan:
     """Gather what warnings need to know."""
     entries = await entries_of(settings, letters) or {}
+    defaults = settings.request_defaults
     return Plan(
         letters=letters,
         how=how,
@@ -88,6 +130,9 @@ async def _plan_of(
         pause_after=settings.pause_after,
         speed=min(x for x in (rate, settings.rate_per_s or None, float("inf")) if x),
         begins=datetime.now().astimezone(),
+        hours=CallingHours(settings.calling_hours, settings.calling_days, settings.time_zone),
+        defaults=replace(defaults, line=defaults.line or "the worker's"),
+        paused=await pauses_at_hand(settings),
     )
 
 
@@ -127,8 +172,32 @@ def _started(plan: Plan) -> str | None:
     return text if plan.started else None
 
 
+def _scheduled(plan: Plan) -> str | None:
+    found = [each for each in plan.scheduled if not each.expires]
+    if not found:
+        return None
+    first, last = (_clock(plan, each(x.opens_at for x in found)) for each in (min, max))
+    until = f"until {first}" if first == last else f"the first until {first}, the last until {last}"
+    return f"{_some([x.id for x in found])} will wait for the calling hours: {until}"
+
+
+def _expires_waiting(plan: Plan) -> str | None:
+    found = [each.id for each in plan.scheduled if each.expires]
+    text = f"{_some(found)} will expire before the calling hours begin: --set expires_at=… fixes it"
+    return text if found else None
+
+
+def _paused(plan: Plan) -> str | None:
+    if not plan.paused.words:
+        return None
+    then = "what is replayed waits meanwhile" if plan.paused.stops_all else "the others go on"
+    return f"{plan.paused.words}; {then}"
+
+
 def _late(plan: Plan) -> str | None:
-    """Nobody must be rung at 23:00 because of a replay."""
+    """Nobody must be rung at 23:00 because of a replay; calling hours see to that."""
+    if plan.hours.hours is not None:
+        return None
     ends = plan.begins + plan.lasts
     evening = plan.begins.replace(hour=EVENING, minute=0, second=0, microsecond=0)
     if (ends < evening and plan.begins.hour >= MORNING) or plan.how.edits.keys() & _TIMES:
@@ -159,6 +228,9 @@ _WARNINGS: Sequence[Callable[[Plan], str | None]] = (
     _one_number,
     _in_doubt,
     _started,
+    _paused,
+    _scheduled,
+    _expires_waiting,
     _late,
     _may_pause,
 )
@@ -168,6 +240,12 @@ _WARNINGS: Sequence[Callable[[Plan], str | None]] = (
 def warnings_of(plan: Plan) -> Sequence[str]:
     """Say what a person should know before the replay begins, a line each."""
     return [text for each in _WARNINGS if (text := each(plan)) is not None]
+
+
+def _clock(plan: Plan, at: float) -> str:
+    """Write a time by the clock where the command runs; with its day, where that is another."""
+    moment = datetime.fromtimestamp(at, plan.begins.tzinfo)
+    return f"{moment:%H:%M}" if moment.date() == plan.begins.date() else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def _some(ids: Collection[str]) -> str:

@@ -5,6 +5,7 @@ a second call.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -21,14 +22,33 @@ class Earlier:
         self._queue = queue
 
     async def remember_call(self, entry: Entry) -> None:
-        """Keep the call id of *entry* known, though another call is about to take its place."""
-        if entry.call_id is not None:
-            with metrics.LEDGER.labels("remember_call").time():
-                await self._store.execute(
-                    "INSERT INTO earlier_calls VALUES ($1, $2) ON CONFLICT DO NOTHING",
-                    entry.call_id,
-                    entry.claimed_at,
-                )
+        """Keep the call of *entry* known, though another call is about to take its place."""
+        with metrics.LEDGER.labels("remember_call").time():
+            await self._store.execute(
+                "INSERT INTO earlier_calls (call_id, claimed_at, queue, request_id)"
+                " VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+                self._name_of_call(entry),
+                entry.claimed_at,
+                self._queue,
+                entry.request_id,
+            )
+
+    def _name_of_call(self, entry: Entry) -> str:
+        """Return the call id or, where the portal told none, what no portal would."""
+        return entry.call_id or f"{self._queue} {entry.request_id} {entry.replay}"
+
+    async def calls_of(self, entries: Sequence[Entry]) -> Counter[str]:
+        """Count, by request id, the calls of requests before those that *entries* tell of."""
+        if not entries:
+            return Counter()
+        rows = await self._store.fetch(
+            "SELECT request_id, call_id FROM earlier_calls"  # noqa: S608
+            f" WHERE queue = $1 AND request_id IN ({marks(entries, after=1)})",
+            self._queue,
+            *(entry.request_id for entry in entries),
+        )
+        latest = {(entry.request_id, self._name_of_call(entry)) for entry in entries}
+        return Counter(row[0] for row in rows if tuple(row) not in latest)
 
     async def calls(self, call_ids: Sequence[str]) -> dict[str, float]:
         """Return when those of *call_ids* were claimed that are kept here."""

@@ -15,6 +15,7 @@ from consumer.ledger.about import About
 from consumer.ledger.controls import ControlsTable
 from consumer.ledger.earlier import Earlier
 from consumer.ledger.entry import Entry
+from consumer.ledger.letter_acts import LetterActs
 from consumer.ledger.search import Search
 from consumer.ledger.sqlite import SqliteStore
 from consumer.ledger.statements import (
@@ -29,6 +30,7 @@ from consumer.ledger.statements import (
 )
 from consumer.ledger.store import LedgerDown, Store, Value
 from consumer.ledger.tokens import TokenRows
+from consumer.ledger.workers import WorkersTable
 
 HISTORY_BELIEVED_S = 7 * 86_400.0
 """For how long it is remembered that the portal's call history could be read."""
@@ -53,6 +55,8 @@ class Ledger:
         self.earlier = Earlier(self._store, queue)
         self.search = Search(self._store, self.earlier, queue)
         self.controls = ControlsTable(self._store, self._about, queue)
+        self.workers = WorkersTable(self._store, queue)
+        self.letter_acts = LetterActs(self._store, queue)
         self._queue = queue
         self._digest_key = b""
         self._begun = False
@@ -225,6 +229,7 @@ class Ledger:
         """Remove entries closed before a moment, and return how many; open ones never expire."""
         with metrics.LEDGER.labels("forget_closed").time():
             await self.earlier.forget(before)
+            await self.letter_acts.forget(before)
             return await self._store.execute(
                 "DELETE FROM calls WHERE state IN ('started', 'failed') AND changed_at < $1"
                 " AND queue = $2",

@@ -15,6 +15,8 @@ from consumer.unreachable import cause_of
 SCHEMA = "call_consumer"
 ANSWER_WITHIN_S = 5.0
 """A server that takes longer counts as down."""
+MIGRATE_WITHIN_S = 1800.0
+"""To index millions of entries takes minutes."""
 CLOSE_WITHIN_S = 1.0
 T = TypeVar("T")
 if TYPE_CHECKING:  # generic in asyncpg's stubs only
@@ -46,7 +48,8 @@ class PostgresStore:
     async def open(self) -> None:
         """Connect, and make the schema if there is none."""
         await self._connect()
-        await self._ask(_migrate)
+        if not await self._ask(_is_current):
+            await self._ask(_migrate, MIGRATE_WITHIN_S)
 
     async def _connect(self) -> None:
         if self._pool is not None:
@@ -99,13 +102,15 @@ class PostgresStore:
 
         return await self._ask(change)
 
-    async def _ask(self, ask: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _ask(
+        self, ask: Callable[[Connection], Awaitable[T]], within_s: float | None = None
+    ) -> T:
         """Ask over a connection of the pool, which is not used again after a failure."""
         pool = self._pool
         if pool is None:
             raise LedgerDown("the ledger is closed")
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
+            async with asyncio.timeout(within_s or ANSWER_WITHIN_S):
                 connection = await pool.acquire()
                 try:
                     return await ask(connection)
@@ -126,6 +131,13 @@ _LASTING = (
 _FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
+async def _is_current(connection: Connection) -> bool:
+    """Tell whether nothing is left to migrate."""
+    if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{SCHEMA}.migrations"):
+        return False
+    return bool(await connection.fetchval("SELECT max(done) FROM migrations") == len(MIGRATIONS))
+
+
 async def _migrate(connection: Connection) -> None:
     async with connection.transaction():
         # Replicas may start at the same moment.
@@ -134,6 +146,7 @@ async def _migrate(connection: Connection) -> None:
             await connection.execute(f"CREATE SCHEMA {SCHEMA}")
         await connection.execute("CREATE TABLE IF NOT EXISTS migrations (done INTEGER NOT NULL)")
         done = await connection.fetchval("SELECT max(done) FROM migrations") or 0
+        await connection.execute("SET LOCAL statement_timeout = 0")
         for statement in statements_since(done, "PostgreSQL"):
             await connection.execute(statement)
         if done < len(MIGRATIONS):

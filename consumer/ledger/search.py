@@ -1,12 +1,31 @@
 """Questions about many requests at once."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import get_args
 
 from consumer import metrics
 from consumer.ledger.earlier import Earlier
-from consumer.ledger.entry import Entry
+from consumer.ledger.entry import Entry, State
 from consumer.ledger.statements import SELECT, entry_of
 from consumer.ledger.store import Store, marks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What waits for a later moment.
+
+    Attributes:
+        scheduled: Requests that wait for their `not_before` or for the calling hours.
+        next_due_at: When the first of them is due, in seconds since the epoch.
+        retrying: Requests that wait for their next attempt.
+        in_doubt: Calls that may have rung, and are looked up.
+    """
+
+    scheduled: int = 0
+    next_due_at: float | None = None
+    retrying: int = 0
+    in_doubt: int = 0
 
 
 class Search:
@@ -16,6 +35,74 @@ class Search:
         self._store = store
         self._earlier = earlier
         self._queue = queue
+
+    async def entries(self, request_ids: Collection[str]) -> dict[str, Entry]:
+        """Return the entries of those of *request_ids* that have one; some hundreds at a time."""
+        if not request_ids:
+            return {}
+        with metrics.LEDGER.labels("entries").time():
+            rows = await self._store.fetch(
+                f"{SELECT} WHERE queue = $1 AND request_id IN ({marks(request_ids, after=1)})",
+                self._queue,
+                *request_ids,
+            )
+        return {entry.request_id: entry for entry in (entry_of(row[1:]) for row in rows)}
+
+    async def entries_to_number(self, number_digest: str) -> list[Entry]:
+        """Return the entries of requests to one number, the oldest first."""
+        with metrics.LEDGER.labels("entries_to_number").time():
+            rows = await self._store.fetch(
+                f"{SELECT} WHERE queue = $1 AND number_digest = $2 ORDER BY first_seen_at",
+                self._queue,
+                number_digest,
+            )
+        return [entry_of(row[1:]) for row in rows]
+
+    async def waiting(self) -> Waiting:
+        """Count what waits for a later moment."""
+        with metrics.LEDGER.labels("waiting").time():
+            rows = await self._store.fetch(
+                "SELECT CASE WHEN unsure_since IS NOT NULL THEN 'in_doubt'"
+                " WHEN scheduled IS NOT NULL THEN 'scheduled' ELSE 'retrying' END AS kind,"
+                " count(*), min(due_at) FROM calls WHERE queue = $1 AND state = 'delayed'"
+                " GROUP BY 1",
+                self._queue,
+            )
+        counts = {row[0]: row[1] for row in rows}
+        next_due_at = next((row[2] for row in rows if row[0] == "scheduled"), None)
+        return Waiting(**counts, next_due_at=next_due_at)
+
+    async def outcomes(self, since: float) -> dict[str, int]:
+        """Count what requests have come to since a moment: `started`, or a reason to fail.
+
+        Those that started come first, then the most frequent reason.
+        """
+        with metrics.LEDGER.labels("outcomes").time():
+            rows = await self._store.fetch(
+                "SELECT coalesce(reason, state), count(*) FROM calls"
+                " WHERE state IN ('started', 'failed') AND changed_at >= $1 AND queue = $2"
+                " GROUP BY 1",
+                since,
+                self._queue,
+            )
+        by_count = sorted(rows, key=lambda row: (row[0] != "started", -row[1], row[0]))
+        return {row[0]: row[1] for row in by_count}
+
+    async def dialled(self, since: float) -> int:
+        """Count the requests that were dialled since a moment."""
+        # Asked for all states at once, SQLite would read every entry of the queue.
+        of_state = (
+            "SELECT count(*) AS entries FROM calls WHERE state = '{}' AND changed_at >= $1"
+            " AND claimed_at >= $1 AND queue = $2"
+        )
+        states = " UNION ALL ".join(map(of_state.format, get_args(State)))
+        with metrics.LEDGER.labels("dialled").time():
+            rows = await self._store.fetch(
+                f"SELECT sum(entries) FROM ({states}) AS by_state",  # noqa: S608
+                since,
+                self._queue,
+            )
+        return int(rows[0][0])
 
     async def calls_to_number(self, entry: Entry, since: float) -> int:
         """Return how many calls the number of *entry* has had since a moment, of any queue's.

@@ -44,9 +44,9 @@ class Store(Protocol):
         """Return how many rows a change touched: none if it would break a unique index."""
 
 
-def marks(values: Collection[object]) -> str:
-    """Return the marks of *values* in a statement: ``$1, $2``."""
-    return ", ".join(f"${n}" for n in range(1, len(values) + 1))
+def marks(values: Collection[object], after: int = 0) -> str:
+    """Return the marks of *values* in a statement, *after* so many others: ``$1, $2``."""
+    return ", ".join(f"${n}" for n in range(after + 1, after + len(values) + 1))
 
 
 MIGRATIONS: tuple[str, ...] = (
@@ -132,6 +132,20 @@ MIGRATIONS: tuple[str, ...] = (
         detail TEXT NOT NULL,
         PRIMARY KEY (queue, owner)
     );
+    ALTER TABLE earlier_calls ADD COLUMN queue TEXT NOT NULL DEFAULT '';
+    ALTER TABLE earlier_calls ADD COLUMN request_id TEXT NOT NULL DEFAULT '';
+    CREATE INDEX earlier_calls_by_request ON earlier_calls (queue, request_id);
+    CREATE TABLE letter_acts (
+        queue TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        act TEXT NOT NULL,
+        replay INTEGER NOT NULL,
+        done_at DOUBLE PRECISION NOT NULL,
+        done_by TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        PRIMARY KEY (queue, request_id)
+    );
+    CREATE INDEX calls_delayed ON calls (queue, scheduled, due_at) WHERE state = 'delayed';
     """,
     """
     CREATE TABLE tokens (

@@ -1,6 +1,7 @@
 """One fault of the whole portal must not drain the queue into the dead letters."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -81,6 +82,8 @@ class CircuitBreaker:
         self.epoch = 0
         """Grows each time it opens."""
         self.state: Literal["closed", "open", "half_open"] = "closed"
+        self.probes_at: float | None = None
+        """When the portal is probed next, in seconds since the epoch; None unless it is open."""
         for kind in KINDS:
             metrics.PAUSED.labels(kind).set(0)
 
@@ -175,6 +178,7 @@ class CircuitBreaker:
         """Wait while open, probe, and let one call through."""
         while True:
             await self._opened.wait()
+            self.probes_at = time.time() + self._wait_s
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._wait_s):
                     await self._probe_now.wait()
@@ -185,6 +189,7 @@ class CircuitBreaker:
                 log.info("worker.still_paused", cause=self._kind, code=self._code)
                 continue
             self._opened.clear()
+            self.probes_at = None
             self.state = "half_open"
             metrics.PAUSED.labels(self._kind).set(0)
             log.info("worker.half_open")

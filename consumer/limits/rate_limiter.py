@@ -31,7 +31,7 @@ class RateLimiter:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._rate_per_s = rate_per_s
+        self.rate_per_s = rate_per_s
         self._burst = burst
         self._clock = clock
         self._sleep = sleep
@@ -61,14 +61,14 @@ class RateLimiter:
         self._refill()  # what is saved up counts from here
         await self._unblocked()
         await self.acquire()
-        while self._blocked_s() > 0:  # since this request began to wait for its turn
+        while self.blocked_s > 0:  # since this request began to wait for its turn
             self._allowance += 1
             await self._unblocked()
             await self.acquire()
 
     def is_free(self) -> bool:
         """Tell whether a call would not have to wait for its turn."""
-        return not self._turn.locked() and self._blocked_s() <= 0 and self._delay_s() <= 0
+        return not self._turn.locked() and self.blocked_s <= 0 and self._delay_s() <= 0
 
     def empty(self) -> None:
         """Forget the saved allowance: the portal's bucket is full, or somebody else may fill it."""
@@ -80,20 +80,22 @@ class RateLimiter:
         self._blocked_until = max(self._blocked_until, self._clock() + seconds)
 
     async def _unblocked(self) -> None:
-        while (blocked_s := self._blocked_s()) > 0:
+        while (blocked_s := self.blocked_s) > 0:
             await self._sleep(blocked_s)
 
-    def _blocked_s(self) -> float:
+    @property
+    def blocked_s(self) -> float:
+        """For how many seconds no call is allowed yet; not above 0 where calls are."""
         return self._blocked_until - self._clock()
 
     def _delay_s(self, owing: int = 0) -> float:
         self._refill()
         missing = 1 - self._allowance - owing
-        return missing / self._rate_per_s if self._rate_per_s and missing > 0 else 0.0
+        return missing / self.rate_per_s if self.rate_per_s and missing > 0 else 0.0
 
     def _refill(self) -> None:
         now = self._clock()
         if self._counted_at is not None:
-            earned = (now - self._counted_at) * self._rate_per_s
+            earned = (now - self._counted_at) * self.rate_per_s
             self._allowance = min(self._allowance + earned, float(self._burst))
         self._counted_at = now

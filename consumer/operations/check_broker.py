@@ -11,6 +11,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
 from aio_pika.exceptions import DeliveryError
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
+from consumer.operations.check_work import check_work
 from consumer.operations.finding import Finding, State
 from consumer.rabbitmq.connection import connect
 from consumer.rabbitmq.declaration import WrongTopology, explained
@@ -40,54 +41,8 @@ async def check_broker(settings: Settings, topology: Topology) -> AsyncIterator[
             yield await _queue(connection, queue, settings, state)
         yield await _exchange(connection, topology, settings, missing)
         yield await _policies(connection, topology)
-        async for finding in _work(connection, topology):
+        async for finding in check_work(connection, settings, topology):
             yield finding
-
-
-async def _work(connection: AbstractConnection, topology: Topology) -> AsyncIterator[Finding]:
-    """Say what is going on, where there are queues."""
-    requests = await _look(connection, topology.requests.name)
-    dead = await _look(connection, topology.dead_letters.name)
-    if requests is None or dead is None:
-        return
-    yield await _workers(connection, topology, *requests)
-    evicted = await _count(connection, topology.evicted.name)
-    if letters := dead[0] + evicted:
-        detail = f"{letters}, {evicted} of them evicted by a policy" if evicted else str(letters)
-        yield Finding("dead letters", "warning", detail, "call-consumer dlq stats")
-    else:
-        yield Finding("dead letters", "ok", "none")
-
-
-async def _workers(
-    connection: AbstractConnection, topology: Topology, waiting: int, workers: int
-) -> Finding:
-    """Say who takes requests; it is wrong where some wait, now or for a later try, for nobody."""
-    delayed = sum([await _count(connection, queue.name) for queue in topology.delays.values()])
-    later = f", {delayed} in delay queues" if delayed else ""
-    detail = f"{workers} registered, {waiting} requests wait{later}"
-    if workers or not waiting + delayed:
-        return Finding("workers", "ok", detail)
-    # A worker that takes no requests holds the lease all the same.
-    _, running = await _look(connection, f"{topology.requests.name}.ledger") or (0, 0)
-    if running:
-        fix = "see the worker's log and /readyz: it is paused, or waits for something"
-        return Finding("workers", "warning", f"{detail}; {running} running, not taking any", fix)
-    return Finding("workers", "wrong", f"{detail}, and no worker runs", "call-consumer run")
-
-
-async def _count(connection: AbstractConnection, name: str) -> int:
-    messages, _ = await _look(connection, name) or (0, 0)
-    return messages
-
-
-async def _look(connection: AbstractConnection, name: str) -> tuple[int, int] | None:
-    """Count the messages of a queue and its consumers, if it is there and we may see it."""
-    with suppress(ChannelNotFoundEntity, ChannelAccessRefused):
-        async with connection.channel() as channel:
-            found = (await channel.declare_queue(name, passive=True)).declaration_result
-        return found.message_count or 0, found.consumer_count or 0
-    return None
 
 
 async def _policies(connection: AbstractConnection, topology: Topology) -> Finding:

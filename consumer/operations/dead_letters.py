@@ -146,12 +146,14 @@ async def send_back(  # noqa: PLR0913  # what, how, and how fast
         await publisher.close()
 
 
-async def discard_letters(
+async def discard_letters(  # noqa: PLR0913  # what, and what to do with each
     url: str,
     topology: Topology,
     keys: Iterable[str],
     each: Callable[[DeadLetter], None],
     done: Callable[[DeadLetter], None] = lambda _: None,
+    *,
+    note: Callable[[DeadLetter], Awaitable[None]] | None = None,
 ) -> None:
     """Remove dead letters for good.
 
@@ -161,10 +163,13 @@ async def discard_letters(
         keys: The `key` of each.
         each: Called before each is removed, to keep what is to be kept.
         done: Called after each.
+        note: Awaited before each is removed.
     """
     async with aclosing(_taken(url, topology, keys, done)) as taken:
         async for letter in taken:
             each(letter)
+            if note is not None:
+                await note(letter)
 
 
 async def _taken(

@@ -1,10 +1,42 @@
 """How many messages a queue has ready, and how many the broker has evicted from it."""
 
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
 from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from pamqp.commands import Queue
 
+from consumer.rabbitmq.connection import connect
 from consumer.rabbitmq.declaration import explained
+from consumer.rabbitmq.losses import link_losses
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCount:
+    """How many messages are ready, and how many consumers are registered."""
+
+    messages: int
+    consumers: int
+
+
+async def count_queues(url: str, queues: Iterable[str]) -> dict[str, QueueCount]:
+    """Count what those of *queues* hold that are there and may be seen.
+
+    Raises:
+        BrokerUnavailable: The broker cannot be asked.
+    """
+    counts = {}
+    connection = await connect(url, "counts")
+    async with connection:
+        for name in queues:
+            with link_losses(), suppress(ChannelNotFoundEntity, ChannelAccessRefused):
+                async with connection.channel() as channel:
+                    queue = await channel.declare_queue(name, passive=True)
+                found = queue.declaration_result
+                counts[name] = QueueCount(found.message_count or 0, found.consumer_count or 0)
+    return counts
 
 
 class QueueCounts:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,13 @@ from click.testing import CliRunner
 from consumer.cli import replay_plan
 from consumer.cli.main import main
 from consumer.cli.replay_plan import MANY, Plan, warnings_of
+from consumer.ledger import Ledger
+from consumer.ledger.workers import WorkerState
+from consumer.limits.calling_hours import CallingHours
+from consumer.messages.local_time import read_hours
 from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay
+from tests.ledger.test_workers import worker
 from tests.workbench import Bench
 
 
@@ -55,6 +61,7 @@ def planned(
         pause_after=1000,
         speed=speed,
         begins=datetime(2026, 11, 20, hour, 30, tzinfo=UTC),
+        hours=more.get("hours", CallingHours()),
     )
     return "\n".join(warnings_of(plan))
 
@@ -122,3 +129,86 @@ async def test_an_operator_is_warned_by_the_clock_of_the_place(
 
     assert result.exit_code == 0
     assert "10 (r0, r1, r2, …) have no expires_at and may ring late" in result.stderr
+
+
+NINE_TO_FIVE = CallingHours(read_hours("09:00-17:00"))
+BERLIN = CallingHours(read_hours("09:00-17:00"), zone="Europe/Berlin")
+HOURS: dict[str, tuple[str, str]] = {
+    "in the evening": (
+        planned(letters(3), 20, hours=NINE_TO_FIVE),
+        "3 (r0, r1, r2) will wait for the calling hours: until 2026-11-21 09:00",
+    ),
+    "before they begin": (
+        planned(letters(3), 7, hours=NINE_TO_FIVE),
+        "3 (r0, r1, r2) will wait for the calling hours: until 09:00",
+    ),
+    "within": (planned(letters(3), 12, hours=NINE_TO_FIVE), ""),
+    "until they end": (
+        planned(letters(3), 16, speed=1 / 1000, hours=NINE_TO_FIVE),
+        "1 (r2) will wait for the calling hours: until 2026-11-21 09:00",
+    ),
+    "by the default zone": (planned(letters(1), 8, hours=BERLIN), ""),
+    "by the request's zone": (
+        planned(letters(1, time_zone="Asia/Tokyo"), 12, hours=NINE_TO_FIVE),
+        "1 (r0) will wait for the calling hours: until 2026-11-21 00:00",
+    ),
+    "in several zones": (
+        planned(
+            [*letters(1, time_zone="Asia/Tokyo"), *letters(1, time_zone="America/New_York")],
+            10,
+            hours=NINE_TO_FIVE,
+        ),
+        (
+            "2 (r0, r0) will wait for the calling hours: the first until 14:00, "
+            "the last until 2026-11-21 00:00"
+        ),
+    ),
+    "urgent": (planned(letters(1, urgent=True), 20, hours=NINE_TO_FIVE), ""),
+    "edited to be urgent": (
+        planned(letters(1), 20, hours=NINE_TO_FIVE, how=Replay(edits={"urgent": True})),
+        "",
+    ),
+    "put off into them": (
+        planned(letters(1, not_before="2026-11-21T10:00:00Z"), 20, hours=NINE_TO_FIVE),
+        "",
+    ),
+    "expires before": (
+        planned(
+            letters(1, not_before="2099-01-01T20:00:00Z", expires_at="2099-01-02T08:00:00Z"),
+            20,
+            hours=NINE_TO_FIVE,
+        ),
+        "1 (r0) will expire before the calling hours begin: --set expires_at=… fixes it",
+    ),
+    "many, late": (
+        planned(letters(MANY), 23, hours=NINE_TO_FIVE),
+        "10 (r0, r1, r2, …) will wait for the calling hours: until 2026-11-21 09:00",
+    ),
+}
+
+
+@pytest.mark.parametrize(("told", "expected"), HOURS.values(), ids=HOURS)
+def test_those_that_wait_for_the_calling_hours_are_counted(told: str, expected: str) -> None:
+    assert told == expected
+
+
+async def test_the_plan_says_who_is_paused_and_when_the_portal_is_probed(bench: Bench) -> None:
+    body = json.dumps(bench.request(request_id="r")).encode()
+    message = aio_pika.Message(body, headers={"x-reason": "refused"})
+    await bench.channel.default_exchange.publish(message, f"{bench.queue}.dlq")
+    ledger = Ledger(bench.given["ledger_url"], bench.queue)
+    await ledger.open()
+    paused = WorkerState(phase="paused", pauses={"portal": "no answer"}, probes_at=86_399.0)
+    await ledger.workers.write(replace(worker(), state=paused))
+    await ledger.close()
+    names = ("rabbitmq_url", "exchange", "queue", "ledger_url")
+    env = {f"CALLS_{name.upper()}": str(bench.given[name]) for name in names}
+
+    result = await asyncio.to_thread(
+        CliRunner().invoke, main, ["dlq", "replay", "--all", "--dry-run"], env=env
+    )
+
+    assert (
+        "1 of 1 paused: no answer; the portal is probed next at 23:59:59 UTC; "
+        "what is replayed waits meanwhile\n"
+    ) in result.stderr

@@ -13,6 +13,7 @@ from yarl import URL
 
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger import postgres as store
+from consumer.ledger.store import MIGRATIONS
 from consumer.operations.check import check
 from consumer.operations.finding import Finding
 from consumer.rabbitmq.topology import topology_of
@@ -304,3 +305,19 @@ async def test_check_says_how_it_is_and_makes_nothing(bench: Bench, database_url
     assert (before.state, "makes it" in before.detail) == ("ok", True)
     assert (after.state, after.detail) == ("ok", "PostgreSQL is writable")
     assert (wrong.state, "CALLS_LEDGER_URL" in wrong.fix) == ("wrong", True)
+
+
+async def test_a_migration_may_take_longer_than_any_question(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "ANSWER_WITHIN_S", 0.4)
+    slow = (*MIGRATIONS, "SELECT pg_sleep(0.8)")
+    for module in ("postgres", "store"):
+        monkeypatch.setattr(f"consumer.ledger.{module}.MIGRATIONS", slow)
+    ledger = Ledger(database_url, QUEUE)
+
+    await ledger.open()
+
+    with pytest.raises(LedgerDown):
+        await ledger._store.fetch("SELECT pg_sleep(0.8)")  # noqa: SLF001  # any other statement
+    await ledger.close()

@@ -1,5 +1,6 @@
 """`check` names what is wrong and what fixes it, and changes nothing."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import aio_pika
 import pytest
 
+from consumer import heartbeat
 from consumer.ledger import Ledger
 from consumer.operations import check_broker
 from consumer.operations.check import check
@@ -14,7 +16,7 @@ from consumer.operations.finding import Finding
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal
 from tests.commands import Command
-from tests.workbench import Bench
+from tests.workbench import WITHIN_S, Bench
 
 
 async def findings(bench: Bench, **changes: object) -> dict[str, Finding]:
@@ -222,3 +224,44 @@ async def test_the_command_exits_1_if_something_is_wrong_and_shows_no_secret(
     assert command.code == 1
     assert '"item": "portal", "state": "wrong"' in command.stdout.read_text()
     assert "sandbox-not-a-secret" not in command.stdout.read_text() + command.stderr.read_text()
+
+
+async def test_a_pause_is_said_with_its_reason(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "LOOK_S", 0.02)
+    async with bench.running() as app:
+        await app.ledger.controls.pause("wrong texts", "ann")
+        await bench.until(lambda: not app.subscription.consuming)
+        await bench.ask()
+        await bench.until_count(bench.queue, 1)
+
+        found = (await findings(bench))["workers"]
+
+        assert found.state == "warning"
+        assert found.detail.startswith("paused by ann since ")
+        assert found.detail.endswith(" UTC: wrong texts; 0 registered, 1 requests wait")
+        assert found.fix.startswith("call-consumer resume")
+
+    found = (await findings(bench))["workers"]
+    assert found.state == "wrong"
+    assert ", and no worker runs; paused by ann since " in found.detail
+
+
+async def test_a_worker_paused_for_the_portals_sake_is_said_with_its_next_probe(
+    bench: Bench, portal: SandboxPortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "LOOK_S", 0.02)
+    portal.patch({"trouble": "OVERLOAD_LIMIT"})
+    async with bench.running(pause_after=1) as app:
+        await bench.ask()
+        async with asyncio.timeout(WITHIN_S):
+            while not any(row.state.probes_at for row in await app.ledger.workers.running()):  # noqa: ASYNC110  # the ledger tells nobody
+                await asyncio.sleep(0.01)
+        found = (await findings(bench))["workers"]
+
+    assert found.state == "warning"
+    assert found.detail.startswith(
+        "1 of 1 paused: the circuit breaker is open for refused OVERLOAD_LIMIT; "
+        "the portal is probed next at "
+    )
