@@ -134,7 +134,7 @@ async def test_what_is_missing_and_must_not_be_declared_is_named_until_it_is_bac
 
     told = [line["detail"] for line in logs if line["event"] == "worker.held"]
     assert told[-1] == (
-        f"queue {bench.queue} and queue {bench.queue}.dlq are missing on the broker: declare them"
+        f"queue {bench.queue}.dlq and queue {bench.queue} are missing on the broker: declare them"
     )
     assert len(told) <= 2  # the first look may come between the two
     assert (detail.ok, detail.detail) == (False, told[-1])

@@ -10,23 +10,18 @@ from typing import Generic, TypeVar
 
 from consumer import controls as live
 from consumer.blocks import Block, BlockKind
-from consumer.errors import OperatorError
 from consumer.ledger import Ledger, LedgerDown
 from consumer.ledger.controls import Pause
 from consumer.masking import masked, plain
+from consumer.operations.ledger_at_hand import NoLedger, ledger_at_hand
 from consumer.settings import Settings
 
 COMMITTED_S = 0.1
 """After so long a claim that was on its way into the ledger is there, or was refused."""
 LOOK_EVERY_S = 0.02
 IN_FORCE_WITHIN_S = 2.0
-IN_MEMORY = "sqlite://"
 
 T = TypeVar("T")
-
-
-class NoLedger(OperatorError):
-    """Raised where there is no ledger yet; none is made, for no worker would know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +66,14 @@ async def existing_ledger(settings: Settings) -> AsyncIterator[Ledger]:
         NoLedger: There is none.
         LedgerDown: It cannot be used; whatever was to be said may be said again.
     """
-    url = settings.ledger_url.get_secret_value()
-    if url == IN_MEMORY:
-        text = "the ledger is in the worker's memory, where no command reaches it"
-        raise NoLedger(f"{text}: name a file or a database in CALLS_LEDGER_URL")
-    ledger = Ledger(url, settings.queue)
     try:
-        if not await ledger.exists():
-            text = f"{ledger.place} holds no ledger, and nothing was changed"
-            raise NoLedger(f"{text}: set CALLS_LEDGER_URL as the workers have it")
-        await ledger.open()
-        yield ledger
+        async with ledger_at_hand(settings) as ledger:
+            yield ledger
+    except NoLedger:
+        raise
     except LedgerDown as error:
         text = f"{error}; see CALLS_LEDGER_URL, then say it again: twice does no harm"
         raise type(error)(text) from error
-    finally:
-        await ledger.close()
 
 
 async def pause(ledger: Ledger, reason: str, by: str) -> InForce[Pause]:

@@ -6,19 +6,30 @@ from contextlib import asynccontextmanager
 from consumer.ledger import Ledger, LedgerDown
 from consumer.settings import Settings
 
+IN_MEMORY = "sqlite://"
+
+
+class NoLedger(LedgerDown):
+    """Raised where there is no ledger yet; none is made, for no worker would know it."""
+
 
 @asynccontextmanager
 async def ledger_at_hand(settings: Settings) -> AsyncIterator[Ledger]:
-    """Lend the ledger that a worker has made; make none, which would know of no call.
+    """Lend the ledger that a worker has made.
 
     Raises:
-        LedgerDown: There is none, or it cannot be read.
+        NoLedger: There is none.
+        LedgerDown: It cannot be used.
     """
-    ledger = Ledger(settings.ledger_url.get_secret_value(), settings.queue)
+    url = settings.ledger_url.get_secret_value()
+    if url == IN_MEMORY:
+        text = "the ledger is in the worker's memory, where no command reaches it"
+        raise NoLedger(f"{text}: name a file or a database in CALLS_LEDGER_URL")
+    ledger = Ledger(url, settings.queue)
     try:
         if not await ledger.exists():
-            text = f"there is no ledger yet at {ledger.place}"
-            raise LedgerDown(f"{text}: is CALLS_LEDGER_URL as the worker has it?")
+            text = f"{ledger.place} holds no ledger"
+            raise NoLedger(f"{text}: set CALLS_LEDGER_URL as the workers have it")
         await ledger.open()
         yield ledger
     finally:

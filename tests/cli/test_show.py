@@ -158,7 +158,7 @@ async def test_without_a_ledger_it_says_which_setting_names_one(bench: Bench) ->
 
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: there is no ledger yet at nowhere.db: is CALLS_LEDGER_URL as the worker has it?\n"
+        "Error: nowhere.db holds no ledger: set CALLS_LEDGER_URL as the workers have it\n"
     )
 
 

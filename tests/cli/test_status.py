@@ -163,7 +163,7 @@ async def test_what_cannot_be_asked_is_said_and_the_rest_is_told(bench: Bench) -
     assert without_ledger.stdout.startswith(
         "paused: unknown · workers: none · waiting 0 · dead 0\n"
     )
-    assert without_ledger.stderr.startswith("ledger: there is no ledger yet at nowhere.db")
+    assert without_ledger.stderr.startswith("ledger: nowhere.db holds no ledger")
 
     without_broker = await run(bench, "status", rabbitmq_url=NOWHERE)
     assert without_broker.exit_code == 0

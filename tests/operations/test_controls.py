@@ -13,7 +13,8 @@ import pytest
 from consumer import controls as live
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.operations import controls
-from consumer.operations.controls import NoLedger, Target, existing_ledger
+from consumer.operations.controls import Target, existing_ledger
+from consumer.operations.ledger_at_hand import NoLedger
 from consumer.settings import Settings
 
 if TYPE_CHECKING:
