@@ -150,7 +150,7 @@ class App:
         self._heartbeat = Heartbeat(
             owner=self.owner,
             table=self.ledger.workers,
-            worker=self.worker,
+            handled_at=lambda: self.worker.handled_at,
             readiness=self._readiness,
             rate_limiter=rate_limiter,
             started=lambda: self._started,

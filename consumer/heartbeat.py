@@ -13,7 +13,6 @@ from consumer.ledger.workers import Phase, WorkerRow, WorkersTable, WorkerState
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.readiness import Readiness
 from consumer.shutdown import end
-from consumer.worker import Worker
 
 LOOK_S = 1.0
 """How often a worker looks whether its state has changed."""
@@ -27,7 +26,7 @@ class Heartbeat:
     Args:
         owner: Tells this worker from all others.
         table: Where to write.
-        worker: Knows when the latest message came.
+        handled_at: Tells when the latest message came, in seconds since the epoch.
         readiness: Knows why none is taken.
         rate_limiter: Knows how fast calls may be placed.
         started: Whether the start is over, and no stop has begun.
@@ -39,7 +38,7 @@ class Heartbeat:
         *,
         owner: str,
         table: WorkersTable,
-        worker: Worker,
+        handled_at: Callable[[], float],
         readiness: Readiness,
         rate_limiter: RateLimiter,
         started: Callable[[], bool],
@@ -47,7 +46,7 @@ class Heartbeat:
     ) -> None:
         self._owner = owner
         self._table = table
-        self._worker = worker
+        self._handled_at = handled_at
         self._readiness = readiness
         self._rate_limiter = rate_limiter
         self._started = started
@@ -83,7 +82,7 @@ class Heartbeat:
             host=socket.gethostname(),
             started_at=self._began_at,
             seen_at=time.time(),
-            handled_at=self._worker.handled_at,
+            handled_at=self._handled_at(),
             state=state,
         )
 
