@@ -65,9 +65,9 @@ The rooms, each for one thing outside, or one kind of work:
                     check_broker, check_work, check_ledger, check_login, check_portal, finding,
                     login, portal, pauses, ledger_at_hand, report, reports, status, upstream: what
                     the commands do
-    cli/            main, run, login, upstream, cancel, orders, pause, blocks, show, status,
-                    dead_letters, filters, ids, plan, replay, replay_plan, discard, notes,
-                    progress, console: the commands
+    cli/            main, program, run, check, login, portal, schema, upstream, cancel, orders,
+                    pause, blocks, show, status, dlq, dead_letters, filters, ids, plan, replay,
+                    replay_plan, discard, notes, progress, sandbox, tour, console: the commands
     sandbox/        app, control, parameters, portal, rules, answers, replies, numbers, history,
                     limits, methods, oauth, request, switches: a stand-in portal
     demo/           tour, requests, account, environment, broker, private_node, login, signals,

@@ -89,14 +89,14 @@ class Attempts:
         if isinstance(call, Invalid):
             return Rejected(call, forget=was)
         draft = self._draft(delivery, call, attempt, replay)
-        if (ruled_out := self._ruled_out(call, draft, was)) is not None:
+        if (ruled_out := await self._ruled_out(call, draft, was)) is not None:
             return ruled_out
         self._caller.check()
         if not self._caller.is_free() and self._controls.must_let_pass():
             return Postponed(0.0)
         with self._waits:
             turn = await self._caller.turn()
-        if (ruled_out := self._ruled_out(call, draft, was)) is not None:
+        if (ruled_out := await self._ruled_out(call, draft, was)) is not None:
             return ruled_out
         send_before = time.monotonic() + STALE_CLAIM_S
         claimed = await self._claim(call, draft, was)
@@ -116,13 +116,13 @@ class Attempts:
         draft = self._draft(delivery, call, headers.attempt, headers.replay)
         return Doubted(draft, None, "LEDGER_LOST")
 
-    def wait(self, delivery: Delivery, entry: Entry, wait_s: float) -> Result:
+    async def wait(self, delivery: Delivery, entry: Entry, wait_s: float) -> Result:
         """Let a request wait, unless a rule has come meanwhile that forbids it."""
         call = delivery.request
         if isinstance(call, Invalid) or entry.state != "delayed" or entry.unsure_since is not None:
             return Postponed(wait_s, entry)
         draft = self._draft(delivery, call, entry.attempt, entry.replay)
-        return self._forbidden(call, draft, entry) or Postponed(wait_s, entry)
+        return await self._forbidden_still(call, draft, entry) or Postponed(wait_s, entry)
 
     def _draft(self, delivery: Delivery, call: CallRequested, attempt: int, replay: int) -> Entry:
         return Entry(
@@ -140,7 +140,7 @@ class Attempts:
             number_digest=self._ledger.digest(call.to_number),
         )
 
-    def _ruled_out(
+    async def _ruled_out(
         self, call: CallRequested, draft: Entry, was: Entry | None
     ) -> Expired | Forbidden | Scheduled | None:
         """Say why an attempt is not to be made, or not now."""
@@ -149,11 +149,20 @@ class Attempts:
         opens_at = begin if call.urgent else self._hours.opens_at(begin, call.time_zone)
         if call.has_expired(opens_at):
             return Expired(draft, was)
-        if (forbidden := self._forbidden(call, draft, was)) is not None:
+        if (forbidden := await self._forbidden_still(call, draft, was)) is not None:
             return forbidden
         if opens_at > now:
             return Scheduled(draft, was, opens_at, calling_hours=opens_at > begin)
         return None
+
+    async def _forbidden_still(
+        self, call: CallRequested, draft: Entry, was: Entry | None
+    ) -> Forbidden | None:
+        """Say which rule forbids a call; a block that an operator has removed does not."""
+        if self._forbidden(call, draft, was) is None:
+            return None
+        await self._controls.refresh()
+        return self._forbidden(call, draft, was)
 
     def _forbidden(
         self, call: CallRequested, draft: Entry, was: Entry | None, dialled: int = 0

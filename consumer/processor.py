@@ -130,7 +130,7 @@ class Processor:
             case Cancelled():
                 return TakenBack(entry, delivery.headers.replay)
             case NotYet(wait_s):
-                return self._attempts.wait(delivery, entry, wait_s)
+                return await self._attempts.wait(delivery, entry, wait_s)
             case Orphaned():
                 orphan = replace(entry, owner=self._attempts.owner)
                 return Doubted(orphan, entry, "WORKER_LOST")

@@ -37,3 +37,10 @@ class Command:
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
+
+
+def commands_of(group: click.Group) -> dict[str, click.Command]:
+    """Return the commands of a group by name, loaded."""
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}

@@ -152,6 +152,17 @@ async def test_a_blocked_number_is_known_by_its_digest(desk: Desk) -> None:
     assert NUMBER not in desk.publisher.last["description"]
 
 
+async def test_a_block_that_was_removed_stops_nothing(desk: Desk) -> None:
+    """Not even in a worker that has not heard of it."""
+    await desk.ledger.controls.add_block(block())
+    await desk.controls.refresh()
+    await desk.ledger.controls.remove_block("b-1")
+
+    await deciding(desk, STARTED).process(delivery(metadata={"campaign": "42"}))
+
+    assert desk.publisher.names == ["started"]
+
+
 async def test_a_block_takes_what_already_waits(desk: Desk) -> None:
     processor = deciding(desk, UNAVAILABLE)
     await processor.process(delivery(metadata={"campaign": "42"}))

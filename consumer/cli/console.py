@@ -14,7 +14,6 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
-from consumer import output
 from consumer.environment import read_settings
 from consumer.errors import OperatorError
 from consumer.output import OutputFailed, escaped, say
@@ -32,24 +31,8 @@ class Failed(click.ClickException):
         self.lines = lines
 
 
-class Program(click.Group):
-    """All commands: whatever ends one is one line without a traceback, and an exit code."""
-
-    def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401  # as click has it
-        """Run the command that the arguments name, and exit."""
-        output.set_up()
-        try:
-            with _told():
-                code = super().main(*args, **extra | {"standalone_mode": False})
-        except SystemExit as error:
-            code = error.code
-        finally:
-            output.close()
-        sys.exit(code if isinstance(code, int) else 0)
-
-
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """Say what ended a command, where that can still be said."""
     try:
         yield

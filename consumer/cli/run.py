@@ -1,4 +1,4 @@
-"""The process of a worker: signals stop it, and nothing keeps it from ending."""
+"""`call-consumer run`: the process of a worker, and how it ends."""
 
 import asyncio
 import math
@@ -6,16 +6,42 @@ import os
 import signal
 from threading import Timer
 
+import click
 import structlog
 
 from consumer.app import App
+from consumer.cli.console import run as run_to_its_end
+from consumer.cli.console import settings_or_exit
 from consumer.environment import service_variables
+from consumer.log import secret_parts, set_up
 from consumer.settings import Settings
 from consumer.shutdown import LAST_S
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger(__name__)
+
+
+@click.command()
+@click.option(
+    "--wait-s",
+    type=click.FloatRange(min=0),
+    default=math.inf,
+    help="How long to wait for a broker or a ledger that is not there yet; else for ever.",
+)
+def run(wait_s: float) -> None:
+    """Run the worker until it is told to stop (SIGTERM, Ctrl-C); told twice, it ends at once."""
+    settings = settings_or_exit("rabbitmq_url", "bitrix24_url")
+    secrets = [
+        part
+        for secret in (settings.rabbitmq_url, settings.webhook, settings.ledger_url)
+        if secret is not None
+        for part in secret_parts(secret.get_secret_value())
+    ]
+    if settings.oauth_client_secret is not None:
+        secrets.append(settings.oauth_client_secret.get_secret_value())
+    set_up(settings.log_level, secrets)
+    run_to_its_end(lambda: run_worker(settings, wait_s))
 
 
 async def run_worker(settings: Settings, wait_s: float = math.inf) -> None:

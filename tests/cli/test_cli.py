@@ -25,7 +25,7 @@ from consumer.rabbitmq.declaration import declare
 from consumer.rabbitmq.outgoing import build_message
 from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.topology import Topology, build_topology
-from tests.commands import Command
+from tests.commands import Command, commands_of
 
 COMMAND = str(Path(sys.executable).with_name("call-consumer"))
 NOWHERE = "amqp://guest:hush@127.0.0.1:1/"
@@ -37,7 +37,7 @@ def call(*arguments: str, stdin: str | bytes | None = None, **settings: str) -> 
 
 
 def commands(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    for name, command in group.commands.items():
+    for name, command in commands_of(group).items():
         yield (*path, name), command
         if isinstance(command, click.Group):
             yield from commands(command, *path, name)
@@ -485,3 +485,14 @@ def test_a_port_that_is_taken_is_said_without_a_traceback() -> None:
     assert done.stdout == ""
     assert port in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_each_command_is_where_the_program_looks_for_it() -> None:
+    context = click.Context(cli.main)
+    for name, (_, text) in cli.COMMANDS.items():
+        command = cli.main.get_command(context, name)
+
+        assert command is not None
+        assert command.name == name
+        assert text.endswith(".")
+        assert f"  {name} " in CliRunner().invoke(cli.main, ["--help"]).stdout

@@ -262,8 +262,7 @@ def test_where_there_is_no_ledger_none_is_made(words: tuple[str, ...]) -> None:
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "Error: mistyped.db holds no ledger: "
-        "set CALLS_LEDGER_URL as the workers have it\n"
+        "Error: mistyped.db holds no ledger: set CALLS_LEDGER_URL as the workers have it\n"
     )
     assert not Path("mistyped.db").exists()
 

@@ -15,6 +15,7 @@ from consumer.cli.main import main
 from consumer.messages import Reason
 from consumer.sandbox import NUMBERS, Switches
 from consumer.settings import Settings
+from tests.commands import commands_of
 
 ROOT = Path(__file__).parents[2]
 OPERATING = (ROOT / "OPERATING.md").read_text(encoding="utf-8")
@@ -80,7 +81,7 @@ def number_entry(number: str) -> str:
 
 def commands(group: click.Group, prefix: str = "") -> list[str]:
     found = []
-    for name, command in group.commands.items():
+    for name, command in commands_of(group).items():
         if isinstance(command, click.Group):
             found += commands(command, f"{prefix}{name} ")
         else:

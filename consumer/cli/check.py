@@ -1,0 +1,34 @@
+"""`call-consumer check`: whether the worker has all that it needs."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from consumer.cli.console import run, settings_or_exit
+from consumer.operations.check import check as look_at
+from consumer.output import say
+from consumer.rabbitmq.topology import topology_of
+from consumer.settings import Settings
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+def check(*, as_json: bool) -> None:
+    """Look at everything the worker needs; changes nothing. Exit 1 if something is wrong."""
+    settings = settings_or_exit()
+    run(lambda: _check(settings, as_json=as_json))
+
+
+async def _check(settings: Settings, *, as_json: bool) -> None:
+    wrong = 0
+    async for finding in look_at(settings, topology_of(settings)):
+        wrong += finding.state == "wrong"
+        if as_json:
+            say(json.dumps(asdict(finding), ensure_ascii=False))
+            continue
+        say(f"{finding.state:7}  {finding.item}: {finding.detail}")
+        if finding.state != "ok" and finding.fix:
+            say(f"{'':7}  -> {finding.fix}")
+    if wrong:
+        raise SystemExit(1)
