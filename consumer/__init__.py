@@ -13,7 +13,7 @@ The modules at the top, in reading order:
     housekeeping    what runs beside the calls: watchdog, queue depths, retention
     readiness       how the parts are, in words, and whether the worker is ready
     blocks          which requests an operator wants nobody to be phoned for
-    events          the contract out: call.started and call.failed
+    events          the contract out: call.started, call.failed and call.completed
     delivery        a received message, read once
     worker          one task for each request id; the acknowledgement
     processor       one request: read the ledger, take a step
@@ -28,6 +28,9 @@ The modules at the top, in reading order:
     reconciler      asks the call history about a call whose answer was lost
     findings        what a look into the call history shows
     reconciliation  what such a look-up leads to (pure)
+    history         reads the portal's call history, and knows how far to trust it
+    follower        reads on in the history, and notes how calls ended
+    completed       publishes how calls ended
     way_in          which way into the portal the settings name
     oauth           the way in by tokens, which all workers share
     login_watch     whether somebody must log in by OAuth, and whether somebody has
@@ -47,18 +50,18 @@ The modules at the top, in reading order:
 
 The rooms, each for one thing outside, or one kind of work:
 
-    messages/       requests, cancellations, formats, numbers, local_time: the contract in, and
-                    how its fields are written
-    bitrix24/       errors, lookup, known_words, responses, call_history, portal, transport,
-                    redaction, access, tokens, token_server, seal, scopes: all that is known of
-                    Bitrix24
+    messages/       requests, cancellations, endings, formats, numbers, local_time: the contract
+                    in, how its fields are written, and how calls end
+    bitrix24/       errors, lookup, known_words, responses, call_history, call_endings, portal,
+                    transport, redaction, access, tokens, token_server, seal, scopes: all that is
+                    known of Bitrix24
     rabbitmq/       subscription, connection, refusals, losses, topology, declaration,
                     topology_upkeep, outgoing, publisher, last_tries, confirming_link, browser,
                     queue_counts, unread, lease, policies: all that is known of RabbitMQ and
                     FastStream
-    ledger/         entry, changes, ledger, statements, search, earlier, letter_acts, controls,
-                    workers, about, tokens, store, sqlite, postgres, ages, beginning, recovery:
-                    what was done for which request
+    ledger/         entry, changes, ledger, statements, search, earlier, completions, follow_lease,
+                    letter_acts, controls, workers, about, tokens, store, sqlite, postgres, ages,
+                    beginning, recovery: what was done for which request
     limits/         rate_limiter, circuit_breaker, fault, calling_hours, own_rules: how fast to
                     call, when and whom, and when not at all
     operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, controls, check,

@@ -1,7 +1,7 @@
 """Which messages belong to which state: events, delayed requests, dead letters. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, assert_never
 
@@ -10,6 +10,7 @@ from prometheus_client import Counter
 from consumer import metrics
 from consumer.delivery import Delivery, Unreadable
 from consumer.events import (
+    CallCompleted,
     CallFailed,
     CallStarted,
     Event,
@@ -20,7 +21,8 @@ from consumer.events import (
     to_json,
 )
 from consumer.ledger import Entry
-from consumer.messages import Invalid, rfc3339
+from consumer.ledger.completions import Completion
+from consumer.messages import COMPLETED, Invalid, rfc3339
 from consumer.rabbitmq.outgoing import Outgoing
 from consumer.rabbitmq.topology import Topology
 
@@ -119,6 +121,30 @@ class Announcer:
         counter = None if entry.published else metrics.CANCELLED
         fields = {"reason": event.reason, "code": event.code}
         return Announcement(self._event(event, trace), "call.failed", "info", fields, counter)
+
+    def completed(self, completion: Completion) -> Announcement:
+        """Return what tells how a call ended; its message, with its trace, is gone by then."""
+        ending, request_id, replay = completion.ending, completion.request_id, completion.replay
+        event = CallCompleted(
+            event_id=event_id(request_id, replay, COMPLETED),
+            request_id=request_id,
+            call_id=completion.call_id,
+            replay=replay,
+            started_at=_time(completion.started_at),
+            completed_at=_time(completion.completed_at),
+            **asdict(ending),
+        )
+        fields = {
+            "request_id": request_id,
+            "replay": replay,
+            "call_id": completion.call_id,
+            "outcome": ending.outcome,
+            "code": ending.code or None,
+            "duration_s": ending.duration_s,
+        }
+        counter = metrics.COMPLETED.labels(ending.outcome)
+        outgoing = self._event(event, ())
+        return Announcement(outgoing, "call.completed", "info", fields, counter)
 
     def unreadable_cancellation(self, body: bytes, error: Invalid) -> Announcement:
         """Return what tells upstream that nothing was taken back."""

@@ -14,9 +14,12 @@ from consumer.attempts import Attempts
 from consumer.bitrix24.portal import Portal
 from consumer.caller import Caller
 from consumer.canceller import Canceller
+from consumer.completed import CompletedPublisher
 from consumer.controls import LiveControls
+from consumer.follower import Follower
 from consumer.health import Part, serve
 from consumer.heartbeat import Heartbeat
+from consumer.history import History
 from consumer.housekeeping import Housekeeping, keep_running
 from consumer.interruptible import Interruptible
 from consumer.ledger import Ledger
@@ -113,12 +116,31 @@ class App:
             partial(self.publisher.depth, self.topology.requests.name),
         )
         ages = Ages(lambda: self.portal.clock_offset_s)
+        announcer = Announcer(self.topology)
         self.recorder = Recorder(
             ledger=self.ledger,
             ages=ages,
             recovery=self.recovery,
-            announcer=Announcer(self.topology),
+            announcer=announcer,
             publisher=self.publisher,
+        )
+        history = History(self.ledger, self.portal, rate_limiter, lag_s=settings.history_lag_s)
+        self.reconciler = Reconciler(
+            self.ledger,
+            history,
+            ages,
+            lag_s=settings.history_lag_s,
+            delays_s=settings.retry_delays_s,
+            retry_unsure=settings.when_unsure == "retry",
+        )
+        self.follower = Follower(
+            self.owner,
+            ledger=self.ledger,
+            history=history,
+            reconciler=self.reconciler,
+            ages=ages,
+            rate_limiter=rate_limiter,
+            completed=CompletedPublisher(self.ledger.completions, announcer, self.publisher),
         )
         self.canceller = Canceller(self.owner, self.recorder, self.recovery)
         self.worker = _build_worker(self, settings, rate_limiter, ages)
@@ -201,6 +223,9 @@ class App:
         check_only = not self._settings.declare
         await startup.take("ledger", self.ledger.open)
         await startup.take("ledger", self.controls.refresh)
+        completions = self.ledger.completions
+        follows = self._settings.follow_up
+        await startup.take("ledger", completions.follow if follows else completions.stop_following)
         await startup.take(
             "broker", partial(declare, self._url, self.topology, check_only=check_only)
         )
@@ -244,6 +269,7 @@ class App:
             "controls": self.controls.run,
             "evictions": self._evictions.run,
             **self._housekeeping.jobs,
+            **(self.follower.jobs if self._settings.follow_up else {}),
         }
         if self._login is not None:
             jobs["login"] = self._login.run
@@ -268,6 +294,7 @@ class App:
             within(self._settings.drain_s, "calls", self.worker.drain()),
             within(STOP_CONSUMING_S, "cancellations", self.cancellations.close()),
         )
+        await within(STOP_LINKS_S, "follower", self.follower.release())
         if cancelled and drained:
             await within(STOP_LINKS_S, "lease", self.lease.release())
         await asyncio.gather(
@@ -316,15 +343,7 @@ def _build_worker(app: App, settings: Settings, rate_limiter: RateLimiter, ages:
             hours=CallingHours(settings.calling_hours, settings.calling_days, settings.time_zone),
             waits=waits,
         ),
-        reconciler=Reconciler(
-            app.ledger,
-            app.portal,
-            rate_limiter,
-            ages,
-            lag_s=settings.history_lag_s,
-            delays_s=settings.retry_delays_s,
-            retry_unsure=settings.when_unsure == "retry",
-        ),
+        reconciler=app.reconciler,
         recorder=app.recorder,
         waits=waits,
         timeout_s=settings.timeout_s,

@@ -1,4 +1,4 @@
-"""What we publish for all who listen: `call.started` and `call.failed`, their ids and headers.
+"""What we publish for all who listen: `call.started`, `call.failed`, `call.completed`.
 
 The contract is `schemas/`; this module mirrors it, and a test holds the two together.
 """
@@ -6,9 +6,10 @@ The contract is `schemas/`; this module mirrors it, and a test holds the two tog
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from typing import assert_never
 from uuid import UUID, uuid5
 
-from consumer.messages import FAILED, STARTED, ConfirmedBy, Reason
+from consumer.messages import COMPLETED, FAILED, STARTED, CallOutcome, ConfirmedBy, Reason
 
 EVENT_IDS = UUID("5a0fa0c3-7ad0-5c5b-a4b1-5e1c6f1a2b9d")
 """The UUIDv5 namespace of every `event_id`; changing it would make old events look new."""
@@ -50,12 +51,48 @@ class CallFailed:
     metadata: dict[str, str] | None = field(default=None, repr=False)
 
 
-Event = CallStarted | CallFailed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallCompleted:
+    """``call.completed``: a call that was started has ended, and whether anyone picked up."""
+
+    event_id: str
+    request_id: str
+    call_id: str
+    replay: int
+    outcome: CallOutcome
+    code: str
+    description: str
+    started_at: str
+    completed_at: str
+    duration_s: float
+    cost: float | None = None
+    cost_currency: str | None = None
+
+
+Event = CallStarted | CallFailed | CallCompleted
 
 
 def event_type(event: Event) -> str:
     """Return the AMQP type and routing key of *event*."""
-    return STARTED if isinstance(event, CallStarted) else FAILED
+    match event:
+        case CallStarted():
+            return STARTED
+        case CallFailed():
+            return FAILED
+        case CallCompleted():
+            return COMPLETED
+    assert_never(event)
+
+
+def _time_of(event: Event) -> str:
+    match event:
+        case CallStarted():
+            return event.started_at
+        case CallFailed():
+            return event.failed_at
+        case CallCompleted():
+            return event.completed_at
+    assert_never(event)
 
 
 def event_id(request_id: str, replay: int, kind: str) -> str:
@@ -82,13 +119,12 @@ def cloud_event_headers(event: Event, source: str) -> dict[str, str]:
 
     Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/amqp-protocol-binding.md
     """
-    time = event.started_at if isinstance(event, CallStarted) else event.failed_at
     attributes = {
         "id": event.event_id,
         "source": source,
         "type": event_type(event),
         "specversion": "1.0",
-        "time": time,
+        "time": _time_of(event),
         "subject": event.request_id,
     }
     return {f"cloudEvents_{k}": v for k, v in attributes.items() if v is not None}

@@ -53,6 +53,18 @@ DOUBTS_RESOLVED = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+COMPLETED = Counter(
+    "call_consumer_completed",
+    "Calls that have ended, by outcome: answered, busy and so on; unknown: the history is silent.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+CALL_DURATION = Histogram(
+    "call_consumer_call_duration_seconds",
+    "Time of speech in calls that were answered.",
+    buckets=(1, 2.5, 5, 10, 15, 20, 30, 45, 60, 120, 300, 600, 3600),
+    registry=REGISTRY,
+)
 DEAD_LETTERS = Counter(
     "call_consumer_dead_letters",
     "Requests put into the dead-letter queue, by reason.",

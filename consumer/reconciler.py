@@ -2,21 +2,20 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import structlog
 
 from consumer import metrics
-from consumer.bitrix24.call_history import Page, Row, Wanted, by_call_id
+from consumer.bitrix24.call_history import Row, Wanted
 from consumer.bitrix24.errors import REPORTED_FAILURES
-from consumer.bitrix24.portal import Portal
 from consumer.decision import Announce, Fail, Reconcile, Retry
 from consumer.findings import Ambiguous, Found, HistoryFinding, LookUpFailed, NoHistory, NotFound
+from consumer.history import History
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
-from consumer.ledger.changes import taken_back
-from consumer.limits.rate_limiter import RateLimiter
+from consumer.ledger.changes import apply_decision, taken_back
 from consumer.messages import CallRequested
 from consumer.reconciliation import DoubtfulCall, reconcile
 
@@ -28,9 +27,6 @@ WHOLE_SECONDS_S = 2.0
 """The portal tells whole seconds."""
 LONGEST_PLACING_S = 60.0
 """The portal cuts a request off after this."""
-MOST_PAGES = 20
-PROOF_CANDIDATES = 3
-PROOF_LASTS_S = 3600.0
 
 log = structlog.get_logger(__name__)
 
@@ -61,14 +57,7 @@ class Window:
 
 
 class Reconciler:
-    """Looks calls up, and knows how far the history can be trusted.
-
-    It counts as readable only once it has shown one of our calls: a user who may see only own calls
-    gets a good answer without any automatic call.
-
-    Three clocks may disagree: ours, that of the portal's web server and that of its telephony,
-    which dates the calls. The first two are known; how far the third is from ours, calls show whose
-    ids the ledger knows.
+    """Looks calls up, and says whose the calls are that the history shows.
 
     Args:
         lag_s: That a call is absent proves nothing until so many seconds after the doubt.
@@ -79,8 +68,7 @@ class Reconciler:
     def __init__(  # noqa: PLR0913  # whom it asks, and the settings that decide
         self,
         ledger: Ledger,
-        portal: Portal,
-        rate_limiter: RateLimiter,
+        history: History,
         ages: Ages,
         *,
         lag_s: float,
@@ -91,12 +79,8 @@ class Reconciler:
         self._ages = ages
         self._delays_s = delays_s
         self._retry_unsure = retry_unsure
-        self._portal = portal
-        self._rate_limiter = rate_limiter
+        self._history = history
         self._lag_s = lag_s
-        self._shown_at = float("-inf")
-        self._row_offset_s: float | None = None
-        self._warned = False
 
     async def settle(self, entry: Entry, call: CallRequested) -> Settled:
         """Look up the call that *entry* may have placed, and say what follows.
@@ -148,13 +132,13 @@ class Reconciler:
     async def _look(self, entry: Entry, call: CallRequested) -> HistoryFinding:
         line, number = entry.line or call.from_line or "", call.to_number
         asked = self._window(entry)
-        rows = await self._find(Wanted(line, number, asked.since - NEARBY_S))
-        if isinstance(rows, NoHistory):
-            return await self._without_history()
-        if isinstance(rows, LookUpFailed):
+        rows = await self._history.find(Wanted(line, number, asked.since - NEARBY_S))
+        if isinstance(rows, NoHistory) and await self._history.was_readable():
+            return LookUpFailed("the history could be read before")
+        if isinstance(rows, NoHistory | LookUpFailed):
             return rows
-        unknown = await self._unknown(rows)
-        shown = await self._is_shown()  # this also learns how far the telephony's clock is off
+        unknown = await self._history.unknown(rows)
+        shown = await self._history.is_shown()  # which also learns the clock of the rows
         window = self._window(entry)
         inside = [row for row in unknown if window.covers(row)]
         if inside:
@@ -166,39 +150,36 @@ class Reconciler:
             return LookUpFailed("a clock is further off than was known when it was asked for")
         return NotFound(conclusive=shown)
 
-    async def _find(self, wanted: Wanted) -> list[Row] | NoHistory | LookUpFailed:
-        """Return the calls that are *wanted*: all of them, or the reason why not."""
-        found: list[Row] = []
-        start = 0
-        for _ in range(MOST_PAGES):
-            page = await self._ask(wanted.parameters() | {"start": start})
-            if not isinstance(page, Page):
-                return page
-            found += [row for row in page.rows if wanted.matches(row)]
-            if page.next_start is None or wanted.lies_before(page.rows):
-                return found
-            start = page.next_start
-        return LookUpFailed("too many calls")
+    async def settle_seen(self, rows: Sequence[Row]) -> None:
+        """Settle doubts by *rows* that were not asked for; what they leave open is looked up later.
 
-    async def _ask(self, parameters: dict[str, object]) -> Page | NoHistory | LookUpFailed:
-        await self._rate_limiter.acquire()
-        return await self._portal.history(parameters)
+        The request's message is in a delay queue. When it comes back, the call is known, and the
+        message, which alone has the number, is announced.
 
-    async def _unknown(self, rows: Sequence[Row]) -> list[Row]:
-        """Return the rows that belong to no call that the ledger knows."""
-        known = await self._ledger.search.known_calls([row.call_id for row in rows if row.call_id])
-        for row in rows:
-            if row.call_id in known:
-                await self._note_shown(row, known[row.call_id])
-        return [row for row in rows if row.call_id not in known]
+        Raises:
+            LedgerDown: It cannot be told whose the calls are.
+        """
+        for row in await self._history.unknown([row for row in rows if row.call_id]):
+            target = self._ledger.digest(f"+{row.digits}", row.line)
+            for entry in await self._ledger.search.in_doubt(target):
+                await self._history.is_shown()  # which also learns the clock of the rows
+                if self._window(entry).covers(row):
+                    await self._settle_seen(entry, row)
 
-    async def _note_shown(self, row: Row, claimed_at: float) -> None:
-        """Note that the history shows our calls, and how its clock differs from ours."""
-        if claimed_at:
-            self._row_offset_s = row.started_at - claimed_at
-        if time.monotonic() - self._shown_at >= PROOF_LASTS_S:
-            await self._ledger.note_history_shown()
-        self._shown_at = time.monotonic()
+    async def _settle_seen(self, entry: Entry, row: Row) -> None:
+        finding = await self._attribute(entry, [row])
+        if not isinstance(finding, Found):
+            return
+        found = Announce(finding.call_id, "history")
+        started = apply_decision(entry, found, time.time(), expires_at=None)
+        offset_s = self._ages.clock_offset_s()
+        written = await self._ledger.put(replace(started, clock_offset_s=offset_s), entry)
+        if written is not None:
+            self._ages.note(written, entry)
+            metrics.DOUBTS_RESOLVED.labels("found").inc()
+            log.info(
+                "call.looked_up", request_id=entry.request_id, finding="Found", then="Announce"
+            )
 
     async def _attribute(self, entry: Entry, rows: Sequence[Row]) -> HistoryFinding:
         """Say whose *rows* are: another request in doubt may also have placed them."""
@@ -213,32 +194,13 @@ class Reconciler:
             return LookUpFailed("a call without an id may be this one")
         return Ambiguous() if others else Found(rows[0].call_id)
 
-    async def _is_shown(self) -> bool:
-        """Tell whether the history shows calls of ours."""
-        if time.monotonic() - self._shown_at < PROOF_LASTS_S:
-            return True
-        for call_id in await self._candidates():
-            page = await self._ask(by_call_id(call_id))
-            if isinstance(page, Page):
-                await self._unknown([row for row in page.rows if row.call_id == call_id])
-            if time.monotonic() - self._shown_at < PROOF_LASTS_S:
-                return True
-        return False
-
-    async def _candidates(self) -> list[str]:
-        """Return call ids that the history should show: the latest, and the latest surely ended."""
-        now = time.time()
-        latest = await self._ledger.search.recent_call_ids(now, PROOF_CANDIDATES)
-        ended = await self._ledger.search.recent_call_ids(now - self._lag_s, PROOF_CANDIDATES)
-        return list(dict.fromkeys(latest + ended))
-
     def _window(self, entry: Entry) -> Window:
         """Return when a call that *entry* placed can have begun, by whichever of the clocks."""
         offsets_s = (
             0.0,
-            self._portal.clock_offset_s or 0.0,
+            self._history.clock_offset_s or 0.0,
             entry.clock_offset_s or 0.0,
-            self._row_offset_s or 0.0,
+            self._history.row_offset_s or 0.0,
         )
         doubt = entry.claimed_at if entry.unsure_since is None else entry.unsure_since
         # Our own clock may have been set back since the first attempt, or during the last one.
@@ -249,18 +211,6 @@ class Reconciler:
             after = min(entry.rows_from, doubt) + max(offsets_s) - WHOLE_SECONDS_S
             since = max(since, after)
         return Window(since, last + LONGEST_PLACING_S + max(offsets_s) + WINDOW_MARGIN_S)
-
-    async def _without_history(self) -> NoHistory | LookUpFailed:
-        """Tell a history that cannot be read from one that just now cannot be."""
-        if not self._warned:
-            self._warned = True
-            log.warning(
-                "history.unreadable",
-                advice="grant the webhook the scope telephony and its owner Call statistics - View",
-            )
-        if self._shown_at > float("-inf") or await self._ledger.has_seen_history():
-            return LookUpFailed("the history could be read before")
-        return NoHistory()
 
 
 def _resolved(decision: Announce | Retry | Fail) -> str:

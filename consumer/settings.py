@@ -153,6 +153,8 @@ class Settings(BaseModel):
     """What to do with a call in doubt, where the portal's call history cannot tell."""
     history_lag_s: Annotated[float, Field(ge=0)] = 300.0
     """A call that is missing from the history proves nothing until so long after the doubt."""
+    follow_up: bool = True
+    """Whether to ask the call history how calls ended, and to publish `call.completed`."""
     ledger_retention_days: Annotated[int, Field(ge=1)] = 400
     """How long the ledger keeps requests that are finished; others are never removed."""
     drain_s: Annotated[float, Field(gt=0)] = 80.0

@@ -21,7 +21,7 @@ from yarl import URL
 
 from consumer.demo import broker as devbroker
 from consumer.ledger import Ledger
-from consumer.messages import FAILED, STARTED
+from consumer.messages import COMPLETED, FAILED, STARTED
 from consumer.rabbitmq.declaration import declare
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal, Switches, create_app
@@ -170,6 +170,7 @@ async def bench(rabbitmq_url: str, portal_url: str, tmp_path: Path) -> AsyncIter
         "history_lag_s": 2,
         "pause_after": 1000,
         "http_port": 0,
+        "follow_up": False,  # it would take answers of the history that are meant for look-ups
         "ledger_url": f"sqlite:///{tmp_path / 'ledger.db'}",
     }
     # A ledger that a worker has just made takes every redelivery for a doubt.
@@ -183,7 +184,7 @@ async def bench(rabbitmq_url: str, portal_url: str, tmp_path: Path) -> AsyncIter
         await declare(rabbitmq_url, topology_of(bench.settings()))
         ears = await connection.channel()
         events = await ears.declare_queue(exclusive=True)
-        for key in (STARTED, FAILED):
+        for key in (STARTED, FAILED, COMPLETED):
             await events.bind(name, key)
         await events.consume(bench.note)
         yield bench

@@ -50,16 +50,14 @@ class Desk:
 
     def processor(self, *, lag_s: float = 300.0, retry_unsure: bool = False) -> Processor:
         """Return a new process's processor."""
-        portal: Any = None
+        history: Any = None
         caller: Any = self.caller
-        limiter: Any = None
         ages = Ages(lambda: None)
         recovery = Recovery(self.ledger, self.subscription)
         waits = Interruptible()
         reconciler = Reconciler(
             self.ledger,
-            portal,
-            limiter,
+            history,
             ages,
             lag_s=lag_s,
             delays_s=(5, 30),

@@ -10,6 +10,7 @@ import pytest
 
 from consumer.bitrix24.call_history import Page, Row
 from consumer.findings import Ambiguous, Found, HistoryFinding, LookUpFailed, NoHistory, NotFound
+from consumer.history import History
 from consumer.ledger import Entry, Ledger
 from consumer.ledger.ages import Ages
 from consumer.reconciler import NEARBY_S, WINDOW_MARGIN_S, Reconciler
@@ -105,9 +106,8 @@ def call() -> CallRequested:
 
 def reconciler_of(ledger: Ledger, portal: Any, limiter: Any) -> Reconciler:  # noqa: ANN401
     ages = Ages(lambda: None)
-    return Reconciler(
-        ledger, portal, limiter, ages, lag_s=300.0, delays_s=(5, 30), retry_unsure=False
-    )
+    history = History(ledger, portal, limiter, lag_s=300.0)
+    return Reconciler(ledger, history, ages, lag_s=300.0, delays_s=(5, 30), retry_unsure=False)
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ FIELDS: dict[str, tuple[str, object]] = {
     "ledger_url": ("sqlite:////var/lib/calls.db", SecretStr("sqlite:////var/lib/calls.db")),
     "when_unsure": ("retry", "retry"),
     "history_lag_s": ("0", 0.0),
+    "follow_up": ("false", False),
     "ledger_retention_days": ("30", 30),
     "drain_s": ("90", 90.0),
     "log_level": ("debug", "debug"),

@@ -12,7 +12,7 @@ from uuid import uuid4
 import aio_pika
 
 from consumer.app import App
-from consumer.messages import REQUESTED
+from consumer.messages import COMPLETED, REQUESTED
 from consumer.rabbitmq.topology import topology_of
 from consumer.settings import Settings
 
@@ -51,6 +51,7 @@ class Bench:
     given: dict[str, Any]
     channel: AbstractChannel
     heard: list[Seen] = field(default_factory=list)
+    completions: list[Seen] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
 
     def settings(self, **changes: object) -> Settings:
@@ -168,4 +169,14 @@ class Bench:
 
     async def note(self, message: AbstractIncomingMessage) -> None:
         await message.ack()
-        self.heard.append(Seen(message))
+        heard = self.completions if message.type == COMPLETED else self.heard
+        heard.append(Seen(message))
+
+    def completed(self, request_id: str) -> list[Seen]:
+        """Return what was told so far of how a request's calls ended."""
+        return [event for event in self.completions if event["request_id"] == request_id]
+
+    async def completion(self, request_id: str, count: int = 1) -> Seen:
+        """Wait for so many such events about one request, and return the last of them."""
+        await self.until(lambda: len(self.completed(request_id)) >= count)
+        return self.completed(request_id)[count - 1]

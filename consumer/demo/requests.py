@@ -36,6 +36,8 @@ def requests(now: datetime) -> list[Request]:
     return [
         _ask("plain", "nothing", "+12025550100"),
         _ask("choosy", "names a voice", "+12025550101", voice="ukenglishmale"),
+        _ask("engaged", "the line is busy", "+12025550184"),
+        _ask("nobody-home", "nobody picks up", "+12025550185"),
         _ask("later", "not before 3 s from now", "+12025550102", not_before=soon),
         _ask("twice", "published twice", "+12025550103", copies=2),
         _ask("busy-once", "the portal is unavailable, once", "+12025550111"),

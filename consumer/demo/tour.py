@@ -17,7 +17,7 @@ import httpx
 from consumer.demo.account import draw_up
 from consumer.demo.environment import DemoEnvironment, DemoFailed, demo_environment, end_of, stay
 from consumer.demo.requests import MISSING_LINE, Request, requests
-from consumer.messages import STARTED
+from consumer.messages import COMPLETED, FAILED, STARTED
 from consumer.operations.choice import Choice
 from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay, look, send_back
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["DemoFailed", "take_tour"]
 
 EVENTS_WITHIN_S = 30.0
-QUICK_PORTAL = {"call_duration_s": 1, "rate_per_s": 5}
+ENDS_WITHIN_S = 60.0
+"""The worker reads the call history twice a minute."""
+QUICK_PORTAL = {"call_duration_s": 12, "call_speed": 30, "rate_per_s": 5}
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -88,7 +90,7 @@ async def tell_all(
 
     say("", f"Publishing {len(asked)} requests; what comes of them, as the events come in:", "")
     with showing(asked) as show:
-        tell = _teller(asked, show)
+        tell, open_calls = _teller(asked, show)
         bodies = [request.body for request in asked for _ in range(request.copies)]
         await publish_requests(url, topology.exchange, bodies)
         copies = Counter({request.id: request.copies for request in asked})
@@ -97,7 +99,11 @@ async def tell_all(
 
         letters = look(url, topology, Choice(ids={"no-line"}))
         await send_back(url, topology, [each.key async for each in letters], Replay(), fix)
-        return await follow(events, Counter(["no-line"]), tell)
+        if missing := await follow(events, Counter(["no-line"]), tell):
+            return missing
+
+        say("", "What came of the calls, as the portal's call history shows it:", "")
+        return await follow_to_the_end(events, open_calls, tell)
 
 
 async def _patch(http: httpx.AsyncClient, stage: DemoEnvironment, switches: dict[str, Any]) -> None:
@@ -113,9 +119,21 @@ async def follow(
         async with asyncio.timeout(EVENTS_WITHIN_S):
             while missing.total():
                 event = await anext(events)
-                missing -= Counter([event["request_id"]])
+                if event.get("type") != COMPLETED:
+                    missing -= Counter([event["request_id"]])
                 tell(event)
     return [request_id or "(no id)" for request_id in missing]
+
+
+async def follow_to_the_end(
+    events: AsyncIterator[dict[str, Any]], open_calls: set[str], tell: Tell
+) -> list[str]:
+    """Tell of events until each of *open_calls* has ended; return those that have not in time."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ENDS_WITHIN_S):
+            while open_calls:
+                tell(await anext(events))
+    return sorted(open_calls)
 
 
 @contextmanager
@@ -164,8 +182,9 @@ def _live_table(console: "Console", asked: Sequence[Request]) -> Iterator[Show]:
 
         def show(request: Request, event: str, what: str) -> None:
             cell = happened[request]
-            cell.append("\n" if cell else "").append(
-                escaped(what), "green" if event == STARTED else "red"
+            beside = ", " if event == COMPLETED else "\n"
+            cell.append(beside if cell else "").append(
+                escaped(what), "red" if event == FAILED else "green"
             )
             live.refresh()
 
@@ -175,22 +194,30 @@ def _live_table(console: "Console", asked: Sequence[Request]) -> Iterator[Show]:
             cell.no_wrap = False
 
 
-def _teller(asked: Sequence[Request], show: Show) -> Tell:
-    """Return what shows whose event came and what it means."""
+def _teller(asked: Sequence[Request], show: Show) -> tuple[Tell, set[str]]:
+    """Return what shows whose event came and what it means, and which calls have not ended."""
     by_id = {request.id: request for request in asked}
     seen: set[str] = set()
+    open_calls: set[str] = set()
 
     def tell(event: dict[str, Any]) -> None:
         again = event["event_id"] in seen
         seen.add(event["event_id"])
+        if event["type"] == STARTED and event["call_id"] and not again:
+            open_calls.add(event["request_id"])
+        elif event["type"] == COMPLETED:
+            open_calls.discard(event["request_id"])
         what = "the same event again: not dialled again" if again else meaning_of(event)
         show(by_id[event["request_id"]], event["type"], what)
 
-    return tell
+    return tell, open_calls
 
 
 def meaning_of(event: dict[str, Any]) -> str:
     """Say in plain words what an event means."""
+    if event["type"] == COMPLETED:
+        spoken = f", {event['duration_s']:g} s" if event["duration_s"] else ""
+        return str(event["outcome"]).replace("_", " ") + spoken
     tries, replayed = event["attempt"], " on replay" if event["replay"] else ""
     if event["type"] == STARTED:
         if event["confirmed_by"] == "history":

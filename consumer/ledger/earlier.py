@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from consumer import metrics
+from consumer.ledger.completions import Completions
 from consumer.ledger.entry import Entry
 from consumer.ledger.store import Store, marks
 
@@ -17,8 +18,9 @@ from consumer.ledger.store import Store, marks
 class Earlier:
     """Each method raises `LedgerDown` where the store cannot be used."""
 
-    def __init__(self, store: Store, queue: str) -> None:
+    def __init__(self, store: Store, completions: Completions, queue: str) -> None:
         self._store = store
+        self._completions = completions
         self._queue = queue
 
     async def remember_call(self, entry: Entry) -> None:
@@ -32,6 +34,8 @@ class Earlier:
                 self._queue,
                 entry.request_id,
             )
+        if entry.call_id is not None:
+            await self._completions.keep_open(entry, entry.call_id)
 
     def _name_of_call(self, entry: Entry) -> str:
         """Return the call id or, where the portal told none, what no portal would."""
@@ -99,3 +103,4 @@ class Earlier:
         """Remove what was claimed before a moment."""
         for table in ("earlier_calls", "earlier_doubts"):
             await self._store.execute(f"DELETE FROM {table} WHERE claimed_at < $1", before)  # noqa: S608
+        await self._completions.forget(before)

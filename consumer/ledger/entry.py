@@ -1,10 +1,11 @@
 """What the ledger keeps about one request."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from consumer.decision import Failure
 from consumer.messages import ConfirmedBy, Reason
+from consumer.messages.endings import CallOutcome
 
 State = Literal["placing", "started", "delayed", "failed"]
 Scheduled = Literal["not_before", "calling_hours"]
@@ -39,6 +40,10 @@ class Entry:
         target_digest: Of number and line.
         number_digest: Of the number.
         version: Grows with each change.
+        outcome: How the call ended; None while that is not known. Set by `Completions` alone, as
+            are the next two.
+        ended_code: The portal's code for that.
+        duration_s: For how many seconds was spoken.
     """
 
     request_id: str
@@ -70,6 +75,9 @@ class Entry:
     target_digest: str = ""
     number_digest: str = ""
     version: int = 0
+    outcome: CallOutcome | None = field(default=None, compare=False)
+    ended_code: str | None = field(default=None, compare=False)
+    duration_s: float | None = field(default=None, compare=False)
 
     @property
     def failure(self) -> Failure:

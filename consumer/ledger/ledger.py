@@ -12,6 +12,7 @@ from hashlib import sha256
 
 from consumer import metrics
 from consumer.ledger.about import About
+from consumer.ledger.completions import Completions
 from consumer.ledger.controls import ControlsTable
 from consumer.ledger.earlier import Earlier
 from consumer.ledger.entry import Entry
@@ -52,7 +53,8 @@ class Ledger:
     def __init__(self, url: str, queue: str, connections: int = 1) -> None:
         self._store = _store(url, connections)
         self._about = About(self._store)
-        self.earlier = Earlier(self._store, queue)
+        self.completions = Completions(self._store, self._about, queue)
+        self.earlier = Earlier(self._store, self.completions, queue)
         self.search = Search(self._store, self.earlier, queue)
         self.controls = ControlsTable(self._store, self._about, queue)
         self.workers = WorkersTable(self._store, queue)
@@ -210,10 +212,9 @@ class Ledger:
     async def _holds(self, entry: Entry) -> bool:
         """Tell whether *entry* is what the ledger holds, taken back or not."""
         held = await self.get(entry.request_id)
-        if held is None:
-            return False
-        ours = replace(entry, cancelled_at=held.cancelled_at, cancelled_for=held.cancelled_for)
-        return held == ours
+        return held is not None and held == replace(
+            entry, cancelled_at=held.cancelled_at, cancelled_for=held.cancelled_for
+        )
 
     async def forget(self, entry: Entry) -> None:
         """Remove an entry, if it is still as given."""

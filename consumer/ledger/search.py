@@ -146,6 +146,17 @@ class Search:
         mine = (self._queue, entry.request_id)
         return [other for queue, other in found if (queue, other.request_id) != mine]
 
+    async def in_doubt(self, target_digest: str) -> list[Entry]:
+        """Return the requests to one number and line that wait for a look into the history."""
+        with metrics.LEDGER.labels("in_doubt").time():
+            rows = await self._store.fetch(
+                f"{SELECT} WHERE queue = $1 AND target_digest = $2 AND state = 'delayed'"
+                " AND unsure_since IS NOT NULL",
+                self._queue,
+                target_digest,
+            )
+        return [entry_of(row[1:]) for row in rows]
+
     async def known_calls(self, call_ids: Iterable[str]) -> dict[str, float]:
         """Return when those of *call_ids* were claimed that belong to a request of ours."""
         wanted = list(call_ids)

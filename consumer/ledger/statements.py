@@ -6,10 +6,15 @@ from typing import Any
 
 from consumer.ledger.entry import Entry
 
-COLUMNS = tuple(field.name for field in fields(Entry))
+COMPLETION = ("outcome", "ended_code", "duration_s")
+"""What an entry tells of how its call ended: columns of another table, written with it alone."""
+COLUMNS = tuple(field.name for field in fields(Entry) if field.name not in COMPLETION)
 CHANGED = tuple(name for name in COLUMNS if not name.startswith("cancelled_"))
 """What a new version of an entry changes: a cancellation stays, whoever writes."""
-SELECT = f"SELECT queue, {', '.join(COLUMNS)} FROM calls"  # noqa: S608
+SELECT = (
+    f"SELECT queue, {', '.join((*COLUMNS, *COMPLETION))} FROM calls"  # noqa: S608
+    " LEFT JOIN completions USING (queue, request_id, replay)"
+)
 INSERT = (
     f"INSERT INTO calls ({', '.join(COLUMNS)}, queue)"
     f" SELECT {', '.join(f'${n}' for n in range(1, len(COLUMNS) + 2))} WHERE {{}}"
@@ -29,6 +34,6 @@ def same_controls(first: int) -> str:
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
-    """Return the entry that is in a row of `COLUMNS`."""
-    known = dict(zip(COLUMNS, row, strict=True))
+    """Return the entry that is in a row of `SELECT`, without the queue."""
+    known = dict(zip((*COLUMNS, *COMPLETION), row, strict=True))
     return Entry(**known | {"published": bool(known["published"])})  # SQLite knows numbers only

@@ -156,6 +156,39 @@ MIGRATIONS: tuple[str, ...] = (
         refused TEXT NOT NULL
     );
     """,
+    """
+    ALTER TABLE calls ADD COLUMN completed_replay INTEGER NOT NULL DEFAULT -1;
+    CREATE INDEX calls_open ON calls (queue, changed_at)
+        WHERE state = 'started' AND call_id IS NOT NULL AND completed_replay < replay;
+    CREATE INDEX calls_in_doubt ON calls (queue, target_digest)
+        WHERE state = 'delayed' AND unsure_since IS NOT NULL;
+    CREATE TABLE completions (
+        queue TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        replay INTEGER NOT NULL,
+        of_call TEXT NOT NULL,
+        began_at DOUBLE PRECISION NOT NULL,
+        outcome TEXT,
+        ended_code TEXT,
+        ended_reason TEXT,
+        duration_s DOUBLE PRECISION,
+        cost DOUBLE PRECISION,
+        cost_currency TEXT,
+        completed_at DOUBLE PRECISION,
+        announced BOOLEAN NOT NULL DEFAULT FALSE,
+        PRIMARY KEY (queue, request_id, replay)
+    );
+    CREATE INDEX completions_open ON completions (queue) WHERE outcome IS NULL;
+    CREATE INDEX completions_to_announce ON completions (queue) WHERE NOT announced;
+    CREATE INDEX completions_by_time ON completions (queue, completed_at);
+    CREATE TABLE leases (
+        name TEXT PRIMARY KEY,
+        holder TEXT NOT NULL,
+        fence INTEGER NOT NULL,
+        beat INTEGER NOT NULL,
+        cursor BIGINT
+    );
+    """,
 )
 """One script per version of the tables, in SQL that every store understands."""
 

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 
 MOST_OWED = 10
 """Requests; with a burst of 20 the portal, which forgives 50, does not mind."""
+YIELDING_S = 0.1
+"""How often a request that lets others go first looks whether its turn has come."""
 
 
 class RateLimiter:
@@ -39,13 +41,27 @@ class RateLimiter:
         self._allowance = 0.0
         self._counted_at: float | None = None
         self._blocked_until = float("-inf")
+        self._asking = 0
+        self.calls = 0
+        """How many calls have asked for their turn."""
 
     async def acquire(self) -> None:
         """Wait until one more request is allowed, in the order of asking, and take it."""
-        async with self._turn:
-            while (delay_s := self._delay_s()) > 0:
-                await self._sleep(delay_s)
-            self._allowance -= 1
+        self._asking += 1
+        try:
+            async with self._turn:
+                while (delay_s := self._delay_s()) > 0:
+                    await self._sleep(delay_s)
+                self._allowance -= 1
+        finally:
+            self._asking -= 1
+
+    async def acquire_after_others(self, longest_s: float) -> None:
+        """Do as `acquire`, but let all others go first, for *longest_s* seconds at most."""
+        until = self._clock() + longest_s
+        while (self._asking or self._delay_s() > 0) and self._clock() < until:
+            await self._sleep(YIELDING_S)
+        await self.acquire()
 
     async def borrow(self) -> None:
         """Take one more request before all that wait, and owe it: those wait longer.
@@ -58,6 +74,7 @@ class RateLimiter:
 
     async def acquire_for_call(self) -> None:
         """Do as `acquire`, but not while calls are blocked."""
+        self.calls += 1
         self._refill()  # what is saved up counts from here
         await self._unblocked()
         await self.acquire()

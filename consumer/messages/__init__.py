@@ -1,10 +1,12 @@
 """The wire: what upstream systems publish, and the words that requests and events share."""
 
 from consumer.messages.cancellations import CallCancel, read_cancel
+from consumer.messages.endings import CallOutcome, Ending
 from consumer.messages.formats import read_moment, rfc3339
 from consumer.messages.numbers import read_number
 from consumer.messages.requests import (
     CANCEL,
+    COMPLETED,
     FAILED,
     MAX_BODY_BYTES,
     MAX_METADATA,
@@ -23,15 +25,18 @@ from consumer.messages.requests import (
 
 __all__ = [
     "CANCEL",
+    "COMPLETED",
     "FAILED",
     "MAX_BODY_BYTES",
     "MAX_METADATA",
     "REQUESTED",
     "STARTED",
     "CallCancel",
+    "CallOutcome",
     "CallRequested",
     "ConfirmedBy",
     "Defaults",
+    "Ending",
     "Invalid",
     "Reason",
     "read_body",

@@ -33,6 +33,7 @@ REQUESTED = "call.requested"
 CANCEL = "call.cancel"
 STARTED = "call.started"
 FAILED = "call.failed"
+COMPLETED = "call.completed"
 
 
 Reason = Literal["refused", "exhausted", "unsure", "invalid", "expired", "cancelled", "blocked"]

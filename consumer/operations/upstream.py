@@ -11,6 +11,7 @@ from aio_pika.abc import AbstractQueue
 from consumer.errors import OperatorError
 from consumer.messages import (
     CANCEL,
+    COMPLETED,
     FAILED,
     REQUESTED,
     STARTED,
@@ -129,7 +130,7 @@ async def listening(url: str, exchange: str) -> AsyncIterator[AsyncIterator[dict
         await channel.set_qos(prefetch_count=100)
         queue = await channel.declare_queue(exclusive=True, auto_delete=True)
         with explained(f"exchange {exchange}"):
-            for key in (STARTED, FAILED):
+            for key in (STARTED, FAILED, COMPLETED):
                 await queue.bind(exchange, key)
         yield _events(queue)
 
@@ -153,7 +154,7 @@ def _read_event(body: bytes) -> dict[str, Any]:
 async def outcome_of(
     events: AsyncIterator[dict[str, Any]], request_id: str, within_s: float
 ) -> dict[str, Any]:
-    """Return the first event about a request.
+    """Return the first event about a request that says whether it was placed.
 
     Raises:
         TimeoutError: None came in time.
@@ -176,6 +177,6 @@ async def outcomes_of(
     while missing:
         async with asyncio.timeout_at(give_up_at):
             event = await anext(events)
-        if event.get("request_id") in missing:
+        if event.get("request_id") in missing and event["type"] != COMPLETED:
             missing.remove(event["request_id"])
             yield event

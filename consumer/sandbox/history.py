@@ -8,6 +8,39 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
 PAGE = 50
+COST_PER_S = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a call ends; without a name, as most do.
+
+    Attributes:
+        talks: Whether somebody listens, so that it lasts as long as the switch says.
+        rings_s: For how long the phone rings before.
+        listed: Whether the history ever shows it.
+    """
+
+    name: str = ""
+    code: str = "200"
+    reason: str = "Success call"
+    talks: bool = True
+    rings_s: float = 0.0
+    listed: bool = True
+
+
+ANSWERED = Ending()
+ENDINGS = (
+    Ending("busy", "486", "Busy", talks=False),
+    Ending("no answer", "304", "Missed call", talks=False, rings_s=30),
+    Ending("declined", "603", "Decline", talks=False, rings_s=5),
+    Ending("declined by the network", "603-S", "Call cancelled", talks=False),
+    Ending("unreachable", "480", "Temporarily unavailable", talks=False),
+    Ending("no such number", "404", "Invalid number", talks=False),
+    Ending("no money", "402", "Insufficient funds", talks=False),
+    Ending("never in the history", listed=False),
+    Ending("in the history after three minutes", rings_s=180),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +49,8 @@ class Call:
 
     Attributes:
         dated_at: *placed_at* by the clock of the portal's telephony, which dates the history.
+        ended_at: From when on the history shows it; None for never.
+        duration_s: For how long somebody listens.
     """
 
     id: int
@@ -26,11 +61,10 @@ class Call:
     voice: str
     placed_at: float
     dated_at: float
+    ended_at: float | None
     duration_s: float
-
-    @property
-    def ended_at(self) -> float:
-        return self.placed_at + self.duration_s
+    code: str
+    reason: str
 
     @property
     def listed_number(self) -> str:
@@ -71,10 +105,10 @@ _READ: dict[str, Callable[[Call], Comparable]] = {
     "CALL_TYPE": lambda _: 5,
     "CALL_DURATION": lambda call: int(call.duration_s),
     "CALL_START_DATE": lambda call: int(call.dated_at),
-    "COST": lambda _: "0.0000",
+    "COST": lambda call: f"{COST_PER_S * call.duration_s:.4f}",
     "COST_CURRENCY": lambda _: "USD",
-    "CALL_FAILED_CODE": lambda _: "200",
-    "CALL_FAILED_REASON": lambda _: "Success call",
+    "CALL_FAILED_CODE": lambda call: call.code,
+    "CALL_FAILED_REASON": lambda call: call.reason,
     "TRANSCRIPT_PENDING": lambda _: "N",
 }
 _NULLS = (

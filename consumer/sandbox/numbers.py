@@ -14,17 +14,28 @@ from consumer.sandbox.answers import (
     UGLY,
     Answer,
 )
+from consumer.sandbox.history import ANSWERED, ENDINGS, Ending
 from consumer.sandbox.replies import Error, Page
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number that decides the answer, the first *times* it is called (None: always)."""
+    """A number that decides the answer, the first *times* it is called (None: always).
+
+    Attributes:
+        ends: How its calls end.
+    """
 
     number: str
     meaning: str
     answer: Answer
     times: int | None = None
+    ends: Ending = ANSWERED
+
+    @property
+    def name(self) -> str:
+        """Name the answer and, where calls do not end as most do, how they end."""
+        return self.answer.name + (f", {self.ends.name}" if self.ends.name else "")
 
 
 def meaning_of(answer: Answer) -> str:
@@ -65,6 +76,11 @@ def _row(last: int, answer: Answer, times: int | None = None) -> Number:
     return Number(f"+1202555{last:04}", meaning, answer, times)
 
 
+def _ends(last: int, ends: Ending) -> Number:
+    meaning = f"{ends.name}; {meaning_of(PLACED)}"
+    return Number(f"+1202555{last:04}", meaning, PLACED, None, ends)
+
+
 _ROWS = (
     *(_row(100 + n, PLACED) for n in range(10)),
     *(_row(110 + n, TRANSIENT, n) for n in range(1, 10)),
@@ -75,5 +91,6 @@ _ROWS = (
     _row(181, ANSWERS["reset, placed"], 1),
     _row(182, TRANSIENT),
     _row(183, TIMEOUT_PAGE),
+    *(_ends(184 + n, ends) for n, ends in enumerate(ENDINGS)),
 )
 NUMBERS: dict[str, Number] = {row.number: row for row in _ROWS}

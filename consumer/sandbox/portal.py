@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta, timezone
 from uuid import uuid4
 
 from consumer.sandbox.answers import ANSWERS, INFOCALL, METHOD_STAGES, Answer, Stage
-from consumer.sandbox.history import Calendar, Call
+from consumer.sandbox.history import ANSWERED, Calendar, Call
 from consumer.sandbox.limits import LeakyBucket, OperatingTime
 from consumer.sandbox.methods import METHODS, View, has_method
 from consumer.sandbox.numbers import NUMBERS
@@ -60,6 +60,10 @@ class SandboxPortal:
     ) -> None:
         self.switches = switches or Switches()
         self.calls: list[Call] = []
+        self.history: list[Call] = []
+        self._listed: set[int] = set()
+        self.last_row = 0
+        """The id of the latest row of the history."""
         self.tally = Tally()
         self._monotonic = monotonic
         self._wall = wall
@@ -83,6 +87,8 @@ class SandboxPortal:
     def forget_calls(self) -> None:
         """Forget all calls, and how often each number has failed."""
         self.calls.clear()
+        self.history.clear()
+        self._listed.clear()
         self._struck.clear()
 
     def answer(self, request: RestRequest) -> Reply:
@@ -155,6 +161,9 @@ class SandboxPortal:
         now = self._wall()
         if self.switches.allowance is not None and not request.is_sip:
             self.patch({"allowance": max(0, self.switches.allowance - 1)})
+        known = NUMBERS.get(request.digits)
+        ends = known.ends if known else ANSWERED
+        talks_s = self.switches.call_duration_s if ends.talks else 0.0
         call = Call(
             id=len(self.calls) + 1,
             # The vendor's controller issues it, and by its own clock: some seconds earlier.
@@ -165,7 +174,12 @@ class SandboxPortal:
             voice=request.text("VOICE") or "usenglishmale",
             placed_at=now,
             dated_at=now + self.switches.call_clock_offset_s,
-            duration_s=self.switches.call_duration_s,
+            ended_at=now + (ends.rings_s + talks_s) / self.switches.call_speed
+            if ends.listed
+            else None,
+            duration_s=talks_s,
+            code=ends.code,
+            reason=ends.reason,
         )
         self.calls.append(call)
         return call
@@ -190,9 +204,18 @@ class SandboxPortal:
         return spent
 
     def _view(self) -> View:
+        self._list_ended()
+        return View(self.switches, self.history, self.calendar, self.now())
+
+    def _list_ended(self) -> None:
+        """Put into the history what has ended since, in that order: so its ids grow."""
         now = self._wall()
-        ended = [call for call in self.calls if call.ended_at <= now]
-        return View(self.switches, ended, self.calendar, self.now())
+        over = [call for call in self.calls if call.ended_at is not None and call.ended_at <= now]
+        new = [call for call in over if call.id not in self._listed]
+        for call in sorted(new, key=lambda each: (each.ended_at or 0.0, each.id)):
+            self._listed.add(call.id)
+            self.last_row += 1
+            self.history.append(replace(call, id=self.last_row))
 
     @property
     def calendar(self) -> Calendar:

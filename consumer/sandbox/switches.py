@@ -54,7 +54,9 @@ class Switches(BaseModel):
     """The right to see statistics: all, one's own (so no infocalls), none; or no such method."""
     line_list: Literal["any", "denied", "absent"] = "any"
     call_duration_s: Seconds = 20
-    """How long a call lasts; only then it is in the statistics."""
+    """How long somebody listens to a call; only when it ends it is in the statistics."""
+    call_speed: Annotated[float, Field(gt=0)] = 1
+    """How much sooner calls end than they say: ringing and speech take so much less time."""
     utc_offset_h: Annotated[float, Field(gt=-24, lt=24)] = 1
     user_offset_h: Annotated[float, Field(gt=-24, lt=24)] = 0
     """How far dates in a filter are shifted: the webhook owner's zone against the portal's."""

@@ -14,7 +14,7 @@ from consumer.bitrix24.call_history import (
     Page,
     Row,
     Wanted,
-    by_call_id,
+    by_call_ids,
     read_page,
 )
 from consumer.findings import LookUpFailed, NoHistory
@@ -37,6 +37,13 @@ SENT = {
     "COST": None,
 }
 READ = Row(CALL_ID, "5", "reg151083", "19991234567", NOON)
+
+
+def page_of(*rows: object, **beside: object) -> Page:
+    """Read a good answer of *rows*."""
+    page = read_page(200, answer(*rows, **beside))
+    assert isinstance(page, Page)
+    return page
 
 
 def answer(*rows: object, **beside: object) -> bytes:
@@ -75,7 +82,7 @@ def test_a_short_number_is_asked_for_whole() -> None:
 
 
 def test_a_known_call_is_asked_for_by_its_id() -> None:
-    assert by_call_id(CALL_ID) == {"FILTER": {"CALL_ID": CALL_ID}}
+    assert by_call_ids([CALL_ID]) == {"FILTER": {"CALL_ID": CALL_ID}}
 
 
 # --- which rows are wanted
@@ -146,9 +153,9 @@ ROWS: dict[str, tuple[dict[str, Any], Row]] = {
 
 @pytest.mark.parametrize(("changes", "read"), ROWS.values(), ids=ROWS)
 def test_a_row_is_read_however_the_portal_writes_it(changes: dict[str, Any], read: Row) -> None:
-    page = read_page(200, answer(SENT | changes))
+    page = page_of(SENT | changes)
 
-    assert page == Page((read,), None)
+    assert (page.rows, page.odd) == ((read,), 0)
 
 
 FOLLOWING: dict[str, tuple[dict[str, object], int | None]] = {
@@ -164,9 +171,9 @@ FOLLOWING: dict[str, tuple[dict[str, object], int | None]] = {
 def test_a_page_says_where_the_next_one_starts(
     beside: dict[str, object], next_start: int | None
 ) -> None:
-    page = read_page(200, answer(SENT, SENT, **beside))
+    page = page_of(SENT, SENT, **beside)
 
-    assert page == Page((READ, READ), next_start)
+    assert (page.rows, page.next_start) == ((READ, READ), next_start)
 
 
 def test_an_empty_history_is_a_page_without_rows() -> None:
@@ -174,7 +181,7 @@ def test_an_empty_history_is_a_page_without_rows() -> None:
 
 
 def test_an_error_of_zero_is_none() -> None:
-    assert read_page(200, answer(SENT, error=0)) == Page((READ,), None)
+    assert page_of(SENT, error=0).rows == (READ,)
 
 
 REFUSALS: dict[str, tuple[int, bytes]] = {
@@ -196,10 +203,6 @@ REFUSALS: dict[str, tuple[int, bytes]] = {
     "true": (200, b'{"result":true}'),
     "an empty object for rows": (200, b'{"result":{}}'),
     "an empty text for rows": (200, b'{"result":""}'),
-    "rows that are none": (200, b'{"result":["a"]}'),
-    "a row with less": (200, answer({"CALL_ID": CALL_ID})),
-    "a row without a time": (200, answer(SENT | {"CALL_START_DATE": None})),
-    "a row of no time": (200, answer(SENT | {"CALL_START_DATE": "yesterday"})),
     "no number for the next page": (200, answer(SENT, next="more")),
     "nested too deep": (200, b"[" * 100_000),
 }
@@ -208,6 +211,46 @@ REFUSALS: dict[str, tuple[int, bytes]] = {
 @pytest.mark.parametrize(("status", "body"), REFUSALS.values(), ids=REFUSALS)
 def test_a_refusal_and_nonsense_mean_that_there_is_no_history(status: int, body: bytes) -> None:
     assert read_page(status, body) == NoHistory()
+
+
+ODD: dict[str, object] = {
+    "no row at all": "a",
+    "less": {"CALL_ID": CALL_ID},
+    "no time": SENT | {"CALL_START_DATE": None},
+    "a time that is none": SENT | {"CALL_START_DATE": "yesterday"},
+    "half a character": SENT | {"CALL_ID": "\ud800"},
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_odd_rows_are_counted_and_hide_no_other(odd: object) -> None:
+    page = page_of(odd, SENT)
+
+    assert (page.rows, page.odd) == ((READ,), 1)
+
+
+IDS: dict[str, tuple[list[object], int]] = {
+    "none": ([], 0),
+    "in letters": (["9", "11", "10"], 11),
+    "as numbers": ([9, 11], 11),
+    "odd ones": ([None, "x", "-5", "\u0665", 1.5, "9" * 30, "7"], 7),
+}
+
+
+@pytest.mark.parametrize(("ids", "last_id"), IDS.values(), ids=IDS)
+def test_a_page_tells_its_last_row(ids: list[object], last_id: int) -> None:
+    assert page_of(*(SENT | {"ID": each} for each in ids)).last_id == last_id
+
+
+def test_a_page_of_fifty_rows_may_not_be_the_last() -> None:
+    assert [page_of(*[SENT] * count).full for count in (49, 50)] == [False, True]
+
+
+def test_of_two_rows_about_one_call_the_first_counts() -> None:
+    busy, answered = SENT | {"ID": "9", "CALL_FAILED_CODE": "486"}, SENT | {"ID": "10"}
+
+    for rows in ([busy, answered], [answered, busy]):
+        assert page_of(*rows).endings[CALL_ID].outcome == "busy"
 
 
 FAILURES: dict[str, tuple[int, bytes]] = {
@@ -227,9 +270,9 @@ def test_a_busy_or_broken_portal_says_nothing_about_the_call(status: int, body: 
 
 @pytest.mark.parametrize("call_id", [None, ""])
 def test_a_row_without_an_id_is_a_row_all_the_same(call_id: str | None) -> None:
-    page = read_page(200, answer(SENT | {"CALL_ID": call_id}))
+    page = page_of(SENT | {"CALL_ID": call_id})
 
-    assert page == Page((replace(READ, call_id=""),), None)
+    assert (page.rows, page.endings) == ((replace(READ, call_id=""),), {})
 
 
 def test_a_next_page_beyond_all_numbers_is_nonsense() -> None:

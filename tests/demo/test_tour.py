@@ -101,22 +101,33 @@ def kept(rabbitmq_url: str) -> Iterator[Kept]:
         demo.process.communicate()
 
 
+ANSWERED = "call.completed  answered, 12 s"
 HAPPENED = {
-    "plain": ["call.started  placed"],
-    "choosy": ["call.started  placed"],
-    "later": ["call.started  placed"],
-    "twice": ["call.started  placed", "call.started  the same event again: not dialled again"],
-    "busy-once": ["call.started  placed at attempt 2"],
-    "busy-twice": ["call.started  placed at attempt 3"],
+    "plain": ["call.started  placed", ANSWERED],
+    "choosy": ["call.started  placed", ANSWERED],
+    "engaged": ["call.started  placed", "call.completed  busy"],
+    "nobody-home": ["call.started  placed", "call.completed  no answer"],
+    "later": ["call.started  placed", ANSWERED],
+    "twice": [
+        "call.started  placed",
+        "call.started  the same event again: not dialled again",
+        ANSWERED,
+    ],
+    "busy-once": ["call.started  placed at attempt 2", ANSWERED],
+    "busy-twice": ["call.started  placed at attempt 3", ANSWERED],
     "busy-always": [
         "call.failed  exhausted after 3 attempts: Error connecting to authorization server"
     ],
-    "doubt-rang": ["call.started  found in the portal's call history, so not dialled again"],
-    "doubt-silent": ["call.started  placed at attempt 2"],
+    "doubt-rang": [
+        "call.started  found in the portal's call history, so not dialled again",
+        ANSWERED,
+    ],
+    "doubt-silent": ["call.started  placed at attempt 2", ANSWERED],
     "refused": ["call.failed  refused: Phone number is not correct"],
     "no-line": [
         "call.failed  refused: Could not find config for number reg404",
         "call.started  placed on replay",
+        ANSWERED,
     ],
     "too-short": [
         "call.failed  invalid: to_number: is not a possible phone number: check its length"
@@ -134,7 +145,7 @@ def test_the_demo_tells_what_comes_of_each_request(
 
 
 def test_the_demo_ends_with_an_account(kept: Kept) -> None:
-    assert "\n14 requests = 9 started + 5 dead letters, lost 0, phoned twice 0\n" in kept.output
+    assert "\n16 requests = 11 started + 5 dead letters, lost 0, phoned twice 0\n" in kept.output
 
 
 def test_what_a_kept_demo_prints_can_be_tried(kept: Kept) -> None:

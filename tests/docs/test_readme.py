@@ -48,7 +48,7 @@ def test_it_is_read_in_five_minutes() -> None:
 
 
 def test_its_demo_shows_requests_of_the_demo() -> None:
-    shown = re.findall(r"^(\S+) +(.+?) +call\.(?:started|failed) ", README, re.MULTILINE)
+    shown = re.findall(r"^(\S+) +(.+?) +call\.(?:started|failed|completed) ", README, re.MULTILINE)
     known = {(request.name, request.oddity) for request in requests(datetime.now(UTC))}
 
     assert shown

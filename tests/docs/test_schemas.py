@@ -23,6 +23,7 @@ from jsonschema.exceptions import ValidationError
 from pydantic import BaseModel
 
 from consumer.events import (
+    CallCompleted,
     CallFailed,
     CallStarted,
     Event,
@@ -34,12 +35,14 @@ from consumer.events import (
 )
 from consumer.messages import (
     CANCEL,
+    COMPLETED,
     FAILED,
     MAX_BODY_BYTES,
     MAX_METADATA,
     REQUESTED,
     STARTED,
     CallCancel,
+    CallOutcome,
     CallRequested,
     ConfirmedBy,
     Defaults,
@@ -56,10 +59,14 @@ README = (SCHEMAS / "README.md").read_text()
 ASYNCAPI = yaml.safe_load((SCHEMAS / "asyncapi.yaml").read_text())
 MESSAGES = {
     name: json.loads((SCHEMAS / f"{name}.schema.json").read_text())
-    for name in (REQUESTED, CANCEL, STARTED, FAILED)
+    for name in (REQUESTED, CANCEL, STARTED, FAILED, COMPLETED)
 }
-EVENTS: dict[str, type[CallStarted | CallFailed]] = {STARTED: CallStarted, FAILED: CallFailed}
-LEAST_EXAMPLES = {REQUESTED: 12, CANCEL: 3, STARTED: 3, FAILED: 3}
+EVENTS: dict[str, type[Event]] = {
+    STARTED: CallStarted,
+    FAILED: CallFailed,
+    COMPLETED: CallCompleted,
+}
+LEAST_EXAMPLES = {REQUESTED: 12, CANCEL: 3, STARTED: 3, FAILED: 3, COMPLETED: 3}
 DEFAULTS = Defaults(line="reg151083")
 
 FORMATS = FormatChecker(formats=())
@@ -500,8 +507,10 @@ def test_the_official_parser_finds_no_error_in_the_asyncapi_document(parser: Pat
 # --- what upstream developers read
 
 
-@pytest.mark.parametrize("word", [*get_args(Reason), *get_args(ConfirmedBy)])
-def test_the_readme_explains_each_reason_and_confirmation(word: str) -> None:
+@pytest.mark.parametrize(
+    "word", [*get_args(Reason), *get_args(ConfirmedBy), *get_args(CallOutcome)]
+)
+def test_the_readme_explains_each_reason_confirmation_and_outcome(word: str) -> None:
     assert f"`{word}`" in README
 
 

@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from consumer import metrics
+from consumer.bitrix24.call_endings import KNOWN_ENDINGS
 from consumer.bitrix24.errors import KNOWN_ERRORS, REPORTED_FAILURES, KnownError
 from consumer.cli.main import main
 from consumer.messages import Reason
@@ -76,7 +77,7 @@ def default_of(field: str) -> str:
 def number_entry(number: str) -> str:
     """Name what the sandbox answers when *number* is called."""
     times = NUMBERS[number].times
-    return f"`{number[-4:]}` {NUMBERS[number].answer.name}" + (f" x{times}" if times else "")
+    return f"`{number[-4:]}` {NUMBERS[number].name}" + (f" x{times}" if times else "")
 
 
 def commands(group: click.Group, prefix: str = "") -> list[str]:
@@ -105,6 +106,16 @@ def test_no_row_of_answers_is_left_over() -> None:
     rows = section(OPERATING, "What each answer of the portal means").split("\n")
 
     assert [row for row in rows if row.startswith("| `")] == list(map(answer_row, KNOWN_ERRORS))
+
+
+def test_every_code_of_the_history_has_its_row_and_no_other() -> None:
+    rows = re.findall(
+        r"^\| `(.+?)` \| (.+?) \| `(\w+)` \|$",
+        section(OPERATING, "Did anyone pick up"),
+        re.MULTILINE,
+    )
+
+    assert rows == [(known.code, known.description, known.outcome) for known in KNOWN_ENDINGS]
 
 
 def test_every_setting_is_listed_with_its_default_and_no_other() -> None:

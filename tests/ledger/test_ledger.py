@@ -20,6 +20,7 @@ import pytest
 
 from consumer.blocks import Block
 from consumer.ledger import Entry, Ledger, LedgerDown
+from consumer.ledger.statements import COMPLETION
 
 NOW = 1773748800.0
 FILE = "sqlite:///ledger.db"
@@ -131,6 +132,8 @@ async def test_an_entry_is_read_as_it_was_written(ledger: Ledger) -> None:
 async def test_every_field_is_kept(ledger: Ledger) -> None:
     plain = entry()
     for field in dataclasses.fields(Entry):
+        if field.name in COMPLETION:
+            continue  # told by another table
         assert getattr(FULL, field.name) != getattr(plain, field.name), field.name
 
     await ledger.put(replace(FULL, version=0), None)

@@ -337,3 +337,40 @@ async def test_without_a_limit_nothing_is_owed(clock: Clock) -> None:
         await pace.borrow()
 
     assert clock.slept == []
+
+
+async def order_of(limiter: RateLimiter, longest_s: float) -> list[str]:
+    """Return in which order a request that yields and calls that never cease have their turn."""
+    turns: list[str] = []
+
+    async def yielding() -> None:
+        await limiter.acquire_after_others(longest_s)
+        turns.append("read")
+
+    async def calls() -> None:
+        for _ in range(5):
+            await limiter.acquire_for_call()
+            turns.append("call")
+
+    await asyncio.gather(yielding(), calls(), calls())
+    return turns
+
+
+async def test_calls_go_before_who_yields(clock: Clock) -> None:
+    assert await order_of(paced(clock), 60.0) == [*["call"] * 10, "read"]
+
+
+async def test_who_has_yielded_long_enough_waits_in_the_order_of_asking(clock: Clock) -> None:
+    turns = await order_of(paced(clock), 2.0)
+
+    assert 3 <= turns.index("read") <= 7
+
+
+async def test_who_yields_does_not_wait_where_nobody_asks(clock: Clock) -> None:
+    limiter = paced(clock)
+    await limiter.acquire()
+    clock.now += 10
+
+    await limiter.acquire_after_others(60.0)
+
+    assert clock.slept == [0.5]

@@ -143,7 +143,10 @@ async def test_the_calls_really_placed_can_be_read_and_forgotten(client: Client)
         "voice": "ukenglishmale",
         "placed_at": NOON,
         "dated_at": NOON,
+        "ended_at": NOON + 20,
         "duration_s": 20,
+        "code": "200",
+        "reason": "Success call",
     }
     assert later == calls[2:]
     assert after == []

@@ -1,0 +1,82 @@
+"""Publishes `call.completed`, from what the ledger knows."""
+
+import asyncio
+import time
+
+import structlog
+
+from consumer import metrics
+from consumer.announcer import Announcer
+from consumer.ledger import LedgerDown
+from consumer.ledger.completions import Completion, Completions
+from consumer.messages import COMPLETED
+from consumer.rabbitmq.outgoing import build_message
+from consumer.rabbitmq.publisher import NotPublished, Publisher
+
+FIRST_BACKOFF_S = 1.0
+LONGEST_BACKOFF_S = 300.0
+
+log = structlog.get_logger(__name__)
+
+
+class CompletedPublisher:
+    """Publishes each such event, once the call's `call.started` is out.
+
+    A broker that refuses just these events must not keep requests waiting, as one does that refuses
+    the others.
+    """
+
+    def __init__(
+        self, completions: Completions, announcer: Announcer, publisher: Publisher
+    ) -> None:
+        self._completions = completions
+        self._announcer = announcer
+        self._publisher = publisher
+        self._next_at = float("-inf")
+        self._backoff_s = FIRST_BACKOFF_S
+
+    async def publish(self) -> None:
+        """Publish what has ended, and note then that it is out; later, if the broker refuses.
+
+        The first one goes alone: with each one that it refuses, the broker closes the channel.
+
+        Raises:
+            LedgerDown: It cannot be told what has ended, or be noted what is out.
+        """
+        if time.monotonic() < self._next_at:
+            return
+        try:
+            while completions := await self._completions.to_announce(time.time()):
+                await self._send(completions[0])
+                self._backoff_s = FIRST_BACKOFF_S
+                async with asyncio.TaskGroup() as group:
+                    for completion in completions[1:]:
+                        group.create_task(self._send(completion))
+        except* NotPublished as errors:
+            self._put_off(errors.exceptions[0])
+        except* LedgerDown as errors:
+            raise LedgerDown(str(errors.exceptions[0])) from None
+
+    def _put_off(self, error: BaseException) -> None:
+        log.warning(
+            "publish.failed", routing_key=COMPLETED, reason=str(error), retry_s=self._backoff_s
+        )
+        self._next_at = time.monotonic() + self._backoff_s
+        self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
+
+    async def _send(self, completion: Completion) -> None:
+        announcement = self._announcer.completed(completion)
+        outgoing = announcement.outgoing
+        message = build_message(
+            outgoing.body,
+            outgoing.headers,
+            kind=outgoing.kind,
+            correlation_id=outgoing.correlation_id,
+        )
+        await self._publisher.publish(message, outgoing.exchange, outgoing.routing_key)
+        await self._completions.note_announced(completion)
+        if announcement.counter is not None:
+            announcement.counter.inc()
+        if completion.ending.outcome == "answered":
+            metrics.CALL_DURATION.observe(completion.ending.duration_s)
+        log.info(announcement.event, **announcement.fields)
