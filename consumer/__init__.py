@@ -7,6 +7,7 @@ The path of a message:
 The modules at the top, in reading order:
 
     app             the wiring, the start, the stop
+    assembly        puts together what a request meets on its way
     startup         the steps of a start, tried until broker and ledger are there
     shutdown        the steps of a stop, each with a limit
     heartbeat       a worker's sign of life in the ledger

@@ -10,9 +10,8 @@ from uuid import uuid4
 import structlog
 
 from consumer.announcer import Announcer
-from consumer.attempts import Attempts
+from consumer.assembly import build_processor
 from consumer.bitrix24.portal import Portal
-from consumer.caller import Caller
 from consumer.canceller import Canceller
 from consumer.completed import CompletedPublisher
 from consumer.controls import LiveControls
@@ -25,15 +24,12 @@ from consumer.interruptible import Interruptible
 from consumer.ledger import Ledger
 from consumer.ledger.ages import Ages
 from consumer.ledger.recovery import Recovery
-from consumer.limits.calling_hours import CallingHours
 from consumer.limits.circuit_breaker import CircuitBreaker
-from consumer.limits.own_rules import OwnRules
 from consumer.limits.rate_limiter import RateLimiter
 from consumer.login_watch import LoginWatch
 from consumer.oauth import OAuth
 from consumer.operations.evictions import Evictions
 from consumer.probe import Probe
-from consumer.processor import Processor
 from consumer.rabbitmq.declaration import declare, explained
 from consumer.rabbitmq.lease import Lease
 from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
@@ -45,7 +41,7 @@ from consumer.readiness import Readiness
 from consumer.reconciler import Reconciler
 from consumer.recorder import Recorder
 from consumer.settings import Settings
-from consumer.shutdown import LAST_S, end, within
+from consumer.shutdown import end, until, within
 from consumer.startup import Startup
 from consumer.way_in import access_by
 from consumer.worker import Worker
@@ -55,7 +51,6 @@ STOP_CONSUMING_S = 1.0
 STOP_LINKS_S = 1.0
 STOP_PORTAL_S = 2.0
 """More: tokens that are being renewed must be kept."""
-NEAR_THE_LIMIT = 0.99
 CANCELLATIONS_AT_ONCE = 50
 
 log = structlog.get_logger(__name__)
@@ -143,7 +138,29 @@ class App:
             completed=CompletedPublisher(self.ledger.completions, announcer, self.publisher),
         )
         self.canceller = Canceller(self.owner, self.recorder, self.recovery)
-        self.worker = _build_worker(self, settings, rate_limiter, ages)
+        waits = Interruptible()
+        processor = build_processor(
+            settings,
+            owner=self.owner,
+            ledger=self.ledger,
+            portal=self.portal,
+            rate_limiter=rate_limiter,
+            breaker=self.breaker,
+            controls=self.controls,
+            recovery=self.recovery,
+            reconciler=self.reconciler,
+            recorder=self.recorder,
+            ages=ages,
+            waits=waits,
+        )
+        self.worker = Worker(
+            processor=processor,
+            waits=waits,
+            subscription=self.subscription,
+            rate_limiter=rate_limiter,
+            breaker=self.breaker,
+            defaults=settings.request_defaults,
+        )
         self.lease = Lease(self._url, settings.queue, self.ledger)
         self._housekeeping = Housekeeping(
             url=self._url,
@@ -193,9 +210,9 @@ class App:
         serving = asyncio.create_task(self._serve())
         self._heartbeat.start()
         try:
-            await self._until_stop(self._start(wait_s))
+            await until(self._stop, self._start(wait_s))
             if not self._stop.is_set():
-                await self._until_stop(*self._work())
+                await until(self._stop, *self._work())
         finally:
             self._started = False
             await self._close()
@@ -206,16 +223,6 @@ class App:
         self._stop.set()
         self.worker.stop()
         self.publisher.stop_repeating()
-
-    async def _until_stop(self, *coroutines: Coroutine[Any, Any, object]) -> None:
-        """Run *coroutines* until one is done, or the worker is to stop."""
-        tasks = [asyncio.create_task(each) for each in (*coroutines, self._stop.wait())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
-            for task in done:
-                task.result()
-        finally:
-            await end(tasks)
 
     async def _start(self, wait_s: float) -> None:
         """Take one step after the other; whatever can fail comes before the first message."""
@@ -249,12 +256,9 @@ class App:
 
     async def _take_cancellations(self) -> None:
         """Note first what was taken back while no worker ran."""
-        queue = self.topology.cancellations.name
-        with link_losses(), explained(f"queue {queue}"):
-            async with asyncio.timeout(START_WITHIN_S):
-                await self.cancellations.connect()
-                await self.cancellations.start(self.canceller.handle)
-                await self.canceller.caught_up(partial(self.publisher.depth, queue))
+        await self.canceller.start(
+            self.cancellations, partial(self.publisher.depth, self.cancellations.queue)
+        )
 
     async def _consume(self) -> None:
         with link_losses(), explained(f"queue {self.topology.requests.name}"):
@@ -298,8 +302,8 @@ class App:
         if cancelled and drained:
             await within(STOP_LINKS_S, "lease", self.lease.release())
         await asyncio.gather(
-            _leave_broker(self.subscription, answers=cancelled),
-            _leave_broker(self.cancellations, answers=left),
+            self.subscription.leave(answers=cancelled),
+            self.cancellations.leave(answers=left),
             within(STOP_LINKS_S, "publisher", self.publisher.close()),
             within(STOP_PORTAL_S, "portal", self.portal.close()),
             within(STOP_LINKS_S, "heartbeat", self._heartbeat.close()),
@@ -307,52 +311,3 @@ class App:
         self.recovery.close()
         await within(STOP_LINKS_S, "ledger", self.ledger.close())
         log.info("worker.stopped")
-
-
-async def _leave_broker(subscription: Subscription, *, answers: bool) -> None:
-    if answers:
-        await within(STOP_LINKS_S, "broker", subscription.stop())
-    if subscription.connection is not None:  # which would try to come back for ever
-        await within(LAST_S, "connection", subscription.connection.close())
-
-
-def _build_worker(app: App, settings: Settings, rate_limiter: RateLimiter, ages: Ages) -> Worker:
-    """Put together what a message meets on its way."""
-    waits = Interruptible()
-    caller = Caller(
-        app.portal,
-        rate_limiter,
-        app.breaker,
-        paused=lambda: app.controls.paused,
-        delays_s=settings.retry_delays_s,
-        operating_limit_s=settings.operating_limit_s * NEAR_THE_LIMIT,
-    )
-    processor = Processor(
-        ledger=app.ledger,
-        ages=ages,
-        recovery=app.recovery,
-        caller=caller,
-        attempts=Attempts(
-            owner=app.owner,
-            ledger=app.ledger,
-            ages=ages,
-            recovery=app.recovery,
-            caller=caller,
-            controls=app.controls,
-            rules=OwnRules(settings.countries, settings.max_per_number_per_day),
-            hours=CallingHours(settings.calling_hours, settings.calling_days, settings.time_zone),
-            waits=waits,
-        ),
-        reconciler=app.reconciler,
-        recorder=app.recorder,
-        waits=waits,
-        timeout_s=settings.timeout_s,
-    )
-    return Worker(
-        processor=processor,
-        waits=waits,
-        subscription=app.subscription,
-        rate_limiter=rate_limiter,
-        breaker=app.breaker,
-        defaults=settings.request_defaults,
-    )

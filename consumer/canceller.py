@@ -13,10 +13,12 @@ from consumer.ledger import LedgerDown
 from consumer.ledger.changes import cancel_unseen
 from consumer.ledger.recovery import Recovery
 from consumer.messages import CallCancel, Invalid, read_cancel
+from consumer.rabbitmq.declaration import explained
 from consumer.rabbitmq.losses import ConnectionLost, link_losses
-from consumer.rabbitmq.subscription import Message
+from consumer.rabbitmq.subscription import Message, Subscription
 from consumer.recorder import Recorder
 
+START_WITHIN_S = 20.0
 CAUGHT_UP_WITHIN_S = 5.0
 LOOK_S = 0.05
 
@@ -48,16 +50,23 @@ class Canceller:
         with suppress(ConnectionLost), link_losses():
             await message.ack()
 
-    async def caught_up(self, waiting: Callable[[], Awaitable[int]]) -> None:
-        """Wait until what was cancelled before the start is noted, but not for long.
+    async def start(
+        self, subscription: Subscription, waiting: Callable[[], Awaitable[int]]
+    ) -> None:
+        """Take cancellations, and wait until those from before are noted, but not for long.
 
         Args:
-            waiting: Asks how many cancellations wait on the broker.
+            subscription: To their queue.
+            waiting: Asks how many wait on the broker.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CAUGHT_UP_WITHIN_S):
-                while self._busy or await waiting():  # noqa: ASYNC110  # the broker does not tell
-                    await asyncio.sleep(LOOK_S)
+        with link_losses(), explained(f"queue {subscription.queue}"):
+            async with asyncio.timeout(START_WITHIN_S):
+                await subscription.connect()
+                await subscription.start(self.handle)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CAUGHT_UP_WITHIN_S):
+                    while self._busy or await waiting():  # noqa: ASYNC110  # the broker does not tell
+                        await asyncio.sleep(LOOK_S)
 
     async def _take_back(self, message: Message) -> None:
         body = message.raw_message.body

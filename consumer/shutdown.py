@@ -38,3 +38,14 @@ async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=END_S)
+
+
+async def until(stop: asyncio.Event, *coroutines: Coroutine[Any, Any, object]) -> None:
+    """Run *coroutines* until one is done, or *stop* is set."""
+    tasks = [asyncio.create_task(each) for each in (*coroutines, stop.wait())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
+        for task in done:
+            task.result()
+    finally:
+        await end(tasks)

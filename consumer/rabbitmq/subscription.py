@@ -25,10 +25,12 @@ from consumer.rabbitmq.connection import (
     addresses_of,
 )
 from consumer.rabbitmq.losses import ConnectionLost, link_losses, why_lost
+from consumer.shutdown import LAST_S, within
 
 RECONNECT_S = 1.0
 ALIGN_WITHIN_S = 15.0
 RETRY_S = 1.0
+STOP_WITHIN_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -84,9 +86,12 @@ class Subscription:
             self._has_handler = True
         await self._broker.start()
 
-    async def stop(self) -> None:
-        """Close the connection."""
-        await self._broker.stop()
+    async def leave(self, *, answers: bool) -> None:
+        """Close the connection, within limits; *answers*: whether the broker just did."""
+        if answers:
+            await within(STOP_WITHIN_S, "broker", self._broker.stop())
+        if self.connection is not None:  # which would try to come back for ever
+            await within(LAST_S, "connection", self.connection.close())
 
     @property
     def paused_by(self) -> set[str]:
