@@ -20,6 +20,7 @@ from consumer.cli.main import main
 from consumer.environment import MAY_BE_FILES, read_settings
 from consumer.health import build_app
 from consumer.settings import PREFIX, Settings
+from tests.commands import commands_of
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "call-consumer"
@@ -164,8 +165,8 @@ def test_the_notes_name_commands_that_exist() -> None:
 
     commands = re.findall(r"call-consumer ((?:dlq )?[a-z]+)", notes.replace("dlq stats", "dlq"))
     assert set(commands) == {"lines", "publish", "dlq"}
-    assert set(commands) <= set(main.commands)
-    assert isinstance(main.commands["dlq"], Group)
+    assert set(commands) <= set(commands_of(main))
+    assert isinstance(commands_of(main)["dlq"], Group)
 
 
 # --- the restricted Pod Security Standard, written out
