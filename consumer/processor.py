@@ -8,7 +8,7 @@ from typing import assert_never
 from consumer.attempts import Attempts
 from consumer.bitrix24.portal import CONNECT_TIMEOUT_S
 from consumer.caller import Caller
-from consumer.decision import Fail, Retry
+from consumer.decision import Retry
 from consumer.delivery import Delivery, Unreadable
 from consumer.interruptible import Interruptible
 from consumer.ledger import Entry, Ledger, LedgerDown
@@ -193,19 +193,15 @@ class Processor:
 
     async def _reconcile(self, entry: Entry, delivery: Delivery) -> Result:
         """Look a call in doubt up; dial again only if it did not ring, or the rules allow it."""
-        call = delivery.request
-        if isinstance(call, Invalid):
-            # A setting changed, so that its number or line cannot be read any more.
-            age_s = self._ages.age_of_doubt(entry)
-            return Decided(entry, Fail("unsure", entry.failure), doubt_age_s=age_s)
         self._caller.check()
         with self._waits:
-            settled = await self._reconciler.settle(entry, call)
+            settled = await self._reconciler.settle(entry, delivery.request)
         decision = settled.decision
         if isinstance(decision, Retry) and decision.delay_s <= 0:
             was = replace(entry, unsure_since=None) if settled.rang_not else entry
             return await self._attempt(delivery, was, decision.attempt, entry.replay)
-        return Decided(entry, decision, call.expires_at_s, settled.doubt_age_s)
+        expires_at = delivery.call.expires_at_s if delivery.call else None
+        return Decided(entry, decision, expires_at, settled.doubt_age_s)
 
     async def _attempt(
         self, delivery: Delivery, was: Entry | None, attempt: int, replay: int

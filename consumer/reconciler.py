@@ -16,7 +16,7 @@ from consumer.history import History
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
 from consumer.ledger.changes import apply_decision, taken_back
-from consumer.messages import CallRequested
+from consumer.messages import CallRequested, Invalid
 from consumer.reconciliation import DoubtfulCall, reconcile
 
 WINDOW_MARGIN_S = 120.0
@@ -82,13 +82,16 @@ class Reconciler:
         self._history = history
         self._lag_s = lag_s
 
-    async def settle(self, entry: Entry, call: CallRequested) -> Settled:
+    async def settle(self, entry: Entry, call: CallRequested | Invalid) -> Settled:
         """Look up the call that *entry* may have placed, and say what follows.
 
         Raises:
             LedgerDown: It cannot be told whose the calls in the history are.
         """
         doubt = self._doubt(entry)
+        if isinstance(call, Invalid):
+            # A setting changed, so that its number or line cannot be read any more.
+            return Settled(Fail("unsure", entry.failure), rang_not=False, doubt_age_s=doubt.age_s)
         finding = await self.look(entry, call)
         decision = reconcile(doubt, finding, self._delays_s, self._lag_s)
         log.info(
