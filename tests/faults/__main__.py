@@ -25,6 +25,7 @@ from consumer.demo.installer import install
 from tests import postgres
 from tests.faults import (
     clocks,
+    controls,
     deaths,
     doubts,
     histories,
@@ -62,6 +63,8 @@ SCENARIOS: dict[Scenario, tuple[Store, ...]] = {
     clocks.the_workers_clock_set_during_a_doubt: EITHER,
     refusals.refusals_with_codes_by_turns: FILE,
     operators.two_operators_replay_and_are_killed: EITHER,
+    controls.cancelled_at_each_point: EITHER,
+    controls.paused_under_load: EITHER,
     outages.the_brokers_link_frozen: FILE,
     outages.the_portals_link_frozen: FILE,
     outages.a_memory_alarm: FILE,
@@ -111,6 +114,8 @@ NOT_IN_THE_SLICE: set[Part] = {
             clocks.the_workers_clock_set_during_a_doubt,
             ledgers.the_ledgers_server_down,
             operators.two_operators_replay_and_are_killed,
+            controls.cancelled_at_each_point,
+            controls.paused_under_load,
             stops.told_to_stop_under_load,
             stops.told_to_stop_while_requests_wait_for_their_turn,
             stops.told_to_stop_while_the_broker_is_away,
@@ -121,7 +126,7 @@ NOT_IN_THE_SLICE: set[Part] = {
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--slice", "in_slice", is_flag=True, help="Fewer times, shorter: six minutes.")
+@click.option("--slice", "in_slice", is_flag=True, help="Fewer times, shorter: nine minutes.")
 @click.option("--only", help="Only the scenarios with this in their name, on each ledger.")
 @click.option("--store", type=click.Choice(["sqlite", "postgres"]), help="Only on this ledger.")
 @click.option("--jobs", default=3, show_default=True, help="How many scenarios at once.")

@@ -113,7 +113,8 @@ def _misplaced(events: Sequence[Event], copies: list[str], dead_letters: str) ->
     wrong = []
     if started and dead:
         wrong.append("started, and a dead letter too")
-    if not started and not dead:
+    taken_back = any(event.reason == "cancelled" for event in events)
+    if not started and not dead and not taken_back:
         wrong.append("failed, and no dead letter")
     if len(copies) > dead:
         wrong.append(f"settled, and still in {sorted(set(copies))}")

@@ -69,7 +69,9 @@ class Traffic:
         await self.publish_bodies([json.dumps(body).encode() for body in bodies])
         return ids
 
-    async def publish_bodies(self, bodies: Iterable[bytes]) -> None:
+    async def publish_bodies(
+        self, bodies: Iterable[bytes], routing_key: str = "call.requested"
+    ) -> None:
         """Publish as an upstream system does: persistent, confirmed, mandatory."""
         async with await aio_pika.connect(self.node.url, timeout=WAIT_S) as connection:
             channel = await connection.channel(on_return_raises=True)
@@ -77,7 +79,12 @@ class Traffic:
             async with asyncio.timeout(WAIT_S):
                 for body in bodies:
                     message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
-                    await exchange.publish(message, "call.requested", mandatory=True)
+                    await exchange.publish(message, routing_key, mandatory=True)
+
+    async def cancel(self, ids: Iterable[str]) -> None:
+        """Take requests back, as an upstream system does."""
+        bodies = [json.dumps({"request_id": request_id}).encode() for request_id in ids]
+        await self.publish_bodies(bodies, "call.cancel")
 
     async def replay_all(self) -> None:
         """Send every dead letter back, as the contract has it (section 7) and a person wants it."""
