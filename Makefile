@@ -30,7 +30,7 @@ test: $(READY) ## Run the tests, with coverage (ARGS=... goes to pytest)
 	@$(BIN)/coverage report --fail-under=95
 	@$(BIN)/coverage report --fail-under=100 --include='consumer/decision.py,consumer/reconciliation.py,consumer/bitrix24/errors.py,consumer/bitrix24/lookup.py,consumer/bitrix24/responses.py,consumer/steps.py,consumer/results.py,consumer/ledger/changes.py'
 
-faults: $(READY) ## Kill, cut, freeze and fill up everything, and account for each request (up to an hour; ARGS=--slice: 9 minutes)
+faults: $(READY) ## Kill, cut, freeze and fill up everything, and account for each request (up to an hour; ARGS=--slice: 8 minutes)
 	@$(BIN)/python -m tests.faults $(ARGS)
 
 ship: $(READY) ## Build the image, start all of docker/compose.yaml, and test both (needs a container engine; 7 minutes)

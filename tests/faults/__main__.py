@@ -126,7 +126,7 @@ NOT_IN_THE_SLICE: set[Part] = {
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--slice", "in_slice", is_flag=True, help="Fewer times, shorter: nine minutes.")
+@click.option("--slice", "in_slice", is_flag=True, help="Fewer times, shorter: eight minutes.")
 @click.option("--only", help="Only the scenarios with this in their name, on each ledger.")
 @click.option("--store", type=click.Choice(["sqlite", "postgres"]), help="Only on this ledger.")
 @click.option("--jobs", default=3, show_default=True, help="How many scenarios at once.")

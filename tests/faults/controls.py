@@ -19,7 +19,7 @@ async def cancelled_at_each_point(stage: Stage) -> list[Row]:
     rows = []
     for point in POINTS:
         async with stage.bench("cancelled") as bench:
-            times = stage.times(10, 2)
+            times = stage.times(10, 1)
             for _ in range(times):
                 await _cross(bench, point)
             await bench.settled()
