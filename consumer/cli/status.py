@@ -12,8 +12,8 @@ import click
 
 from consumer.cli.console import print_table, run, settings_or_exit
 from consumer.ledger.workers import WorkerRow, roles
-from consumer.operations.report import stamp
 from consumer.operations.status import Status, status_of
+from consumer.operations.waits import stamp
 from consumer.output import is_terminal, say, write
 from consumer.settings import Settings
 

@@ -18,6 +18,7 @@ from consumer.demo.account import draw_up
 from consumer.demo.environment import DemoEnvironment, DemoFailed, demo_environment, end_of, stay
 from consumer.demo.requests import MISSING_LINE, Request, requests
 from consumer.messages import COMPLETED, FAILED, STARTED
+from consumer.messages.endings import in_words
 from consumer.operations.choice import Choice
 from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay, look, send_back
@@ -216,8 +217,7 @@ def _teller(asked: Sequence[Request], show: Show) -> tuple[Tell, set[str]]:
 def meaning_of(event: dict[str, Any]) -> str:
     """Say in plain words what an event means."""
     if event["type"] == COMPLETED:
-        spoken = f", {event['duration_s']:g} s" if event["duration_s"] else ""
-        return str(event["outcome"]).replace("_", " ") + spoken
+        return in_words(event["outcome"], event["duration_s"])
     tries, replayed = event["attempt"], " on replay" if event["replay"] else ""
     if event["type"] == STARTED:
         if event["confirmed_by"] == "history":
