@@ -74,8 +74,8 @@ The rooms, each for one thing outside, or one kind of work:
                     replay_plan, discard, notes, progress, sandbox, tour, console: the commands
     sandbox/        app, control, parameters, portal, rules, answers, replies, numbers, history,
                     limits, methods, oauth, request, switches: a stand-in portal
-    demo/           tour, requests, account, environment, broker, private_node, login, signals,
-                    installer: the demo and its throwaway broker
+    demo/           tour, requests, screen, account, environment, broker, private_node, login,
+                    signals, installer: the demo and its throwaway broker
 
 `python -m consumer` (`__main__`) is `call-consumer`. Imports point down only; the layers are in
 pyproject.toml, and CONTRIBUTING.md says where a change belongs.

@@ -129,8 +129,10 @@ def test_programs_get_the_same() -> None:
 ENDED: dict[str, tuple[Mapping[CallOutcome, int], str, float | None]] = {
     "most of them": (
         {"answered": 840, "no_answer": 296, "busy": 1, "unknown": 3},
-        "answered: 74% of 1,137 that ended today · 840 answered · 296 no answer · 1 busy"
-        + " · 3 not in the call history",
+        (
+            "answered: 74% of 1,137 that ended today · 840 answered · 296 no answer · 1 busy"
+            " · 3 not in the call history"
+        ),
         0.7388,
     ),
     "nobody": ({"busy": 2}, "answered: 0% of 2 that ended today · 2 busy", 0.0),
