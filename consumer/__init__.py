@@ -67,15 +67,15 @@ The rooms, each for one thing outside, or one kind of work:
                     call, when and whom, and when not at all
     operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, controls, check,
                     check_broker, check_work, check_ledger, check_login, check_portal, finding,
-                    login, portal, pauses, ledger_at_hand, report, reports, status, upstream: what
-                    the commands do
+                    login, portal, pauses, ledger_at_hand, report, reports, waits, status, upstream:
+                    what the commands do
     cli/            main, program, run, check, login, portal, schema, upstream, cancel, orders,
                     pause, blocks, show, status, dlq, dead_letters, filters, ids, plan, replay,
                     replay_plan, discard, notes, progress, sandbox, tour, console: the commands
     sandbox/        app, control, parameters, portal, rules, answers, replies, numbers, history,
                     limits, methods, oauth, request, switches: a stand-in portal
-    demo/           tour, requests, account, environment, broker, private_node, login, signals,
-                    installer: the demo and its throwaway broker
+    demo/           tour, requests, screen, account, environment, broker, private_node, login,
+                    signals, installer: the demo and its throwaway broker
 
 `python -m consumer` (`__main__`) is `call-consumer`. Imports point down only; the layers are in
 pyproject.toml, and CONTRIBUTING.md says where a change belongs.

@@ -92,6 +92,7 @@ class Bench:
         headers: Mapping[str, Any] | None = None,
         *,
         to_queue: bool = False,
+        key: str = REQUESTED,
         **properties: Any,  # noqa: ANN401
     ) -> None:
         """Publish as upstream does, or *to_queue* through the default exchange, as an operator."""
@@ -101,7 +102,7 @@ class Bench:
             await self.channel.default_exchange.publish(message, self.queue)
         else:
             exchange = await self.channel.get_exchange(self.exchange, ensure=False)
-            await exchange.publish(message, REQUESTED)
+            await exchange.publish(message, key)
 
     async def ask(self, number: str = "+12025550100", **fields: object) -> str:
         """Publish a request as upstream does, and return its id."""

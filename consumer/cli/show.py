@@ -10,9 +10,11 @@ from consumer.cli.ids import NamesIds, read_ids
 from consumer.cli.progress import Progress
 from consumer.ledger import Ledger
 from consumer.messages import Invalid, read_number
+from consumer.messages.endings import in_words
 from consumer.operations.ledger_at_hand import ledger_at_hand
-from consumer.operations.report import Around, Report, moment
+from consumer.operations.report import Around, Report
 from consumer.operations.reports import report_on
+from consumer.operations.waits import moment
 from consumer.output import ids_of, say, shown_id
 from consumer.settings import Settings
 
@@ -99,8 +101,14 @@ def _row(report: Report, around: Around) -> Sequence[object]:
         moment(entry.changed_at).removesuffix(" UTC") if entry else "",
         entry.attempt if entry else "",
         (entry.replay or "") if entry else "",
-        report.detail if report.outcome in {"started", "failed"} else report.next(around),
+        _detail(report, around),
     )
+
+
+def _detail(report: Report, around: Around) -> str:
+    if report.outcome not in {"started", "failed"}:
+        return report.next(around)
+    return ", ".join(filter(None, [report.detail, report.ended]))
 
 
 def total(reports: Sequence[Report]) -> str:
@@ -108,7 +116,21 @@ def total(reports: Sequence[Report]) -> str:
     counts = Counter(report.outcome for report in reports)
     told = [f"{counts[each]:,} {each}" for each in ("started", "failed", "waiting")]
     told += [f"{counts[each]:,} {each}" for each in ("in doubt", "unknown") if counts[each]]
-    return ", ".join([*told, *_dialled(reports)])
+    sums = [", ".join([*told, *_dialled(reports)]), ", ".join(_ended(reports))]
+    return "; ".join(filter(None, sums))
+
+
+def _ended(reports: Sequence[Report]) -> list[str]:
+    """Say how many calls ended how; nothing, where that is known of none."""
+    started = [report for report in reports if report.outcome == "started"]
+    counts = Counter(report.entry.outcome for report in started if report.entry)
+    known = [(outcome, count) for outcome, count in counts.most_common() if outcome]
+    if not known:
+        return []
+    still_open = sum(report.is_open for report in started)
+    told = [f"{count:,} {in_words(each)}" for each, count in known]
+    others = {"not known yet": still_open, "not followed up": counts[None] - still_open}
+    return told + [f"{count:,} {words}" for words, count in others.items() if count]
 
 
 def _dialled(reports: Sequence[Report]) -> list[str]:

@@ -12,8 +12,10 @@ import click
 
 from consumer.cli.console import print_table, run, settings_or_exit
 from consumer.ledger.workers import WorkerRow, roles
-from consumer.operations.report import stamp
+from consumer.messages.endings import in_words
+from consumer.operations.finding import Finding
 from consumer.operations.status import Status, status_of
+from consumer.operations.waits import stamp
 from consumer.output import is_terminal, say, write
 from consumer.settings import Settings
 
@@ -62,7 +64,7 @@ def _print(found: Status) -> None:
         rows = [(name, f"{found.queues[name].messages:,}") for name in names]
         print_table(("QUEUE", "MESSAGES"), rows)
     if not found.ledger_trouble:
-        say("", f"today: {_today(found)}")
+        say("", *details(found))
     for name, trouble in (("broker", found.broker_trouble), ("ledger", found.ledger_trouble)):
         if trouble:
             say(f"{name}: {trouble}", err=True)
@@ -145,6 +147,27 @@ def _state(worker: WorkerRow, role: str) -> str:
     return "; ".join(told)
 
 
+def details(found: Status) -> Iterator[str]:
+    """Say what today came to, whether anyone picked up, and how the tokens are."""
+    yield f"today: {_today(found)}"
+    if found.endings:
+        yield f"answered: {_answered(found)}"
+    if found.tokens is not None:
+        yield f"tokens: {_tokens(found.tokens)}"
+
+
+def _answered(found: Status) -> str:
+    share = found.answered_share
+    known = f"{share:.0%} of {found.ended:,} that ended today" if share is not None else "unknown"
+    counts = (f"{count:,} {in_words(outcome)}" for outcome, count in found.endings.items())
+    return SEPARATOR.join([known, *counts])
+
+
+def _tokens(tokens: Finding) -> str:
+    fix = f": {tokens.fix}" if tokens.fix not in tokens.detail else ""
+    return f"{tokens.state}, {tokens.detail}{fix}"
+
+
 def _today(found: Status) -> str:
     told = [f"{count:,} {outcome}" for outcome, count in found.outcomes.items()]
     told += [f"{found.blocks} blocks in force"] if found.blocks else []
@@ -186,11 +209,18 @@ def as_object(found: Status) -> str:
         "allowed_per_s": found.allowed_per_s or None,
         "done_at": stamp(found.done_at),
         "today": dict(found.outcomes),
+        "ended_today": dict(found.endings),
+        "answered_share": found.answered_share and round(found.answered_share, 4),
+        "tokens": found.tokens and _tokens_object(found.tokens),
         "blocks": found.blocks,
         "broker": found.broker_trouble or None,
         "ledger": found.ledger_trouble or None,
     }
     return json.dumps(told, ensure_ascii=False)
+
+
+def _tokens_object(tokens: Finding) -> dict[str, str | None]:
+    return {"state": tokens.state, "detail": tokens.detail, "fix": tokens.fix or None}
 
 
 def _worker_object(worker: WorkerRow, role: str) -> dict[str, object]:

@@ -6,7 +6,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -31,22 +31,29 @@ class Account:
     waiting: int
     lost: int
     twice: int
+    cancelled: int = 0
 
     @property
     def adds_up(self) -> bool:
-        """Whether each request was either phoned once or is a dead letter."""
-        return self.requests == self.started + self.dead and not self.lost and not self.twice
+        """Whether each request was phoned once, or is a dead letter, or was taken back."""
+        told = self.started + self.dead + self.cancelled
+        return self.requests == told and not self.lost and not self.twice
 
     def __str__(self) -> str:
+        back = f" + {self.cancelled} cancelled" if self.cancelled else ""
         still = f", {self.waiting} still waiting" if self.waiting else ""
         return (
-            f"{self.requests} requests = {self.started} started + {self.dead} dead letters{still}, "
-            f"lost {self.lost}, phoned twice {self.twice}"
+            f"{self.requests} requests = {self.started} started + {self.dead} dead letters{back}"
+            f"{still}, lost {self.lost}, phoned twice {self.twice}"
         )
 
 
 def account(
-    asked: Sequence[Request], spoken: Sequence[str], dead: Sequence[bytes], waiting: int
+    asked: Sequence[Request],
+    spoken: Sequence[str],
+    dead: Sequence[bytes],
+    waiting: int,
+    cancelled: Collection[str] = (),
 ) -> Account:
     """Compare the requests with the calls and the messages that there are.
 
@@ -55,9 +62,14 @@ def account(
         spoken: The text of each call that the sandbox placed.
         dead: The body of each dead letter.
         waiting: How many messages are in the other queues.
+        cancelled: The ids of which the events say that they were taken back.
     """
     calls = Counter(spoken)
-    nowhere = [each for each in asked if each.text not in calls and each.body not in dead]
+    nowhere = [
+        each
+        for each in asked
+        if each.text not in calls and each.body not in dead and each.id not in cancelled
+    ]
     return Account(
         requests=len(asked),
         started=len(calls),
@@ -65,11 +77,15 @@ def account(
         waiting=waiting,
         lost=max(0, len(nowhere) - waiting),
         twice=sum(1 for times in calls.values() if times > 1),
+        cancelled=len(cancelled),
     )
 
 
 async def draw_up(
-    stage: DemoEnvironment, http: httpx.AsyncClient, asked: Sequence[Request]
+    stage: DemoEnvironment,
+    http: httpx.AsyncClient,
+    asked: Sequence[Request],
+    cancelled: Collection[str],
 ) -> Account:
     """Ask broker and sandbox what there is, for as long as something may still be on its way."""
     deadline = time.monotonic() + ACCOUNT_WITHIN_S
@@ -77,7 +93,7 @@ async def draw_up(
         waiting = await _waiting(stage.broker, stage.topology)
         dead = [each.body async for each in look(stage.broker, stage.topology, Choice())]
         spoken = [call["text"] for call in (await http.get(stage.sandbox("/sandbox/calls"))).json()]
-        drawn_up = account(asked, spoken, dead, waiting)
+        drawn_up = account(asked, spoken, dead, waiting, cancelled)
         if drawn_up.adds_up or time.monotonic() > deadline:
             return drawn_up
         await asyncio.sleep(0.2)

@@ -1,4 +1,4 @@
-"""The requests of the demo: a dozen, and something special about each."""
+"""The requests of the demo: something is special about each."""
 
 import json
 from dataclasses import dataclass
@@ -11,34 +11,55 @@ MISSING_LINE = "reg404"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request of the demo: its id (None if it cannot be read), and what is special about it."""
+    """One request of the demo.
+
+    Attributes:
+        id: None if it cannot be read.
+        oddity: What is special about it.
+        copies: How often it is published.
+        taken_back: Whether it is taken back then.
+    """
 
     id: str | None
     oddity: str
     text: str
     body: bytes
     copies: int = 1
+    taken_back: bool = False
 
     @property
     def name(self) -> str:
         return self.id or "(no id)"
 
 
-def _ask(request_id: str, oddity: str, to: str, *, copies: int = 1, **fields: str) -> Request:
+def _ask(
+    request_id: str,
+    oddity: str,
+    to: str,
+    *,
+    copies: int = 1,
+    taken_back: bool = False,
+    **fields: str,
+) -> Request:
     text = f"This is {request_id}, a call of the demo."
     body = {"request_id": request_id, "to_number": to, "text_to_pronounce": text, **fields}
-    return Request(request_id, oddity, text, json.dumps(body).encode(), copies)
+    return Request(request_id, oddity, text, json.dumps(body).encode(), copies, taken_back)
 
 
 def requests(now: datetime) -> list[Request]:
     """Return requests of all kinds, each with a text of its own; the numbers are the sandbox's."""
-    soon, ago = rfc3339(now + timedelta(seconds=3)), rfc3339(now - timedelta(minutes=1))
+    ago, soon, then = (rfc3339(now + timedelta(seconds=seconds)) for seconds in (-60, 3, 20))
     return [
         _ask("plain", "nothing", "+12025550100"),
         _ask("choosy", "names a voice", "+12025550101", voice="ukenglishmale"),
         _ask("engaged", "the line is busy", "+12025550184"),
         _ask("nobody-home", "nobody picks up", "+12025550185"),
         _ask("later", "not before 3 s from now", "+12025550102", not_before=soon),
+        _ask(
+            *("cancelled", "not before 20 s, then taken back", "+12025550107"),
+            not_before=then,
+            taken_back=True,
+        ),
         _ask("twice", "published twice", "+12025550103", copies=2),
         _ask("busy-once", "the portal is unavailable, once", "+12025550111"),
         _ask("busy-twice", "the portal is unavailable, twice", "+12025550112"),

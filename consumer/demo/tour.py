@@ -1,32 +1,36 @@
-"""The demo: a dozen requests, what happens to each, and an account of all.
+"""The demo: some requests, what happens to each, and an account of all.
 
 `play` publishes the `requests`, follows the events, and has the `account` drawn up.
 `consumer.demo.environment` starts what it needs.
 """
 
 import asyncio
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
 from consumer.demo.account import draw_up
 from consumer.demo.environment import DemoEnvironment, DemoFailed, demo_environment, end_of, stay
 from consumer.demo.requests import MISSING_LINE, Request, requests
-from consumer.messages import COMPLETED, FAILED, STARTED
+from consumer.demo.screen import Show, showing
+from consumer.messages import COMPLETED, STARTED
+from consumer.messages.endings import in_words
 from consumer.operations.choice import Choice
 from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay, look, send_back
-from consumer.operations.upstream import listening, publish_requests
-from consumer.output import escaped, say
+from consumer.operations.upstream import (
+    cancellation,
+    listening,
+    publish_cancellations,
+    publish_requests,
+)
+from consumer.output import say
 from consumer.sandbox.switches import LINES
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["DemoFailed", "take_tour"]
 
@@ -34,11 +38,24 @@ EVENTS_WITHIN_S = 30.0
 ENDS_WITHIN_S = 60.0
 """The worker reads the call history twice a minute."""
 QUICK_PORTAL = {"call_duration_s": 12, "call_speed": 30, "rate_per_s": 5}
+COUNTED = "counted in the broker's queues, the sandbox's calls, and the events"
 
 Tell = Callable[[dict[str, Any]], None]
 
-Show = Callable[[Request, str, str], None]
-"""Shows of a request the type of an event and what it means."""
+
+@dataclass(slots=True)
+class Told:
+    """What the events have told so far.
+
+    Attributes:
+        missing: The requests about which none came in time.
+        open_calls: The requests whose calls have not ended.
+        cancelled: The requests that were taken back.
+    """
+
+    missing: list[str] = field(default_factory=list)
+    open_calls: set[str] = field(default_factory=set)
+    cancelled: set[str] = field(default_factory=set)
 
 
 def take_tour(*, keep: bool) -> bool:
@@ -67,12 +84,12 @@ async def play(stage: DemoEnvironment) -> bool:
     async with httpx.AsyncClient(trust_env=False) as http:
         await _patch(http, stage, QUICK_PORTAL)
         async with listening(stage.broker, stage.topology.exchange) as events:
-            missing = await tell_all(stage, http, asked, events)
-        drawn_up = await draw_up(stage, http, asked)
-    if missing:
-        say("", f"No event within {EVENTS_WITHIN_S:g} s about: {', '.join(missing)}")
-    say("", str(drawn_up), "(counted in the broker's queues and the sandbox's list of calls)")
-    return drawn_up.adds_up and not missing
+            told = await tell_all(stage, http, asked, events)
+        drawn_up = await draw_up(stage, http, asked, told.cancelled)
+    if told.missing:
+        say("", f"No event within {EVENTS_WITHIN_S:g} s about: {', '.join(told.missing)}")
+    say("", str(drawn_up), f"({COUNTED})")
+    return drawn_up.adds_up and not told.missing
 
 
 async def tell_all(
@@ -80,9 +97,9 @@ async def tell_all(
     http: httpx.AsyncClient,
     asked: Sequence[Request],
     events: AsyncIterator[dict[str, Any]],
-) -> list[str]:
-    """Publish the requests and replay one; return the ids of those that had no event in time."""
-    url, topology = stage.broker, stage.topology
+) -> Told:
+    """Publish the requests, take one back, replay one; return what the events told."""
+    url, topology, told = stage.broker, stage.topology, Told()
 
     async def fix(_: DeadLetter) -> None:
         say("", f"The portal gets the line {MISSING_LINE}, and the dead letter is replayed:", "")
@@ -90,20 +107,31 @@ async def tell_all(
 
     say("", f"Publishing {len(asked)} requests; what comes of them, as the events come in:", "")
     with showing(asked) as show:
-        tell, open_calls = _teller(asked, show)
-        bodies = [request.body for request in asked for _ in range(request.copies)]
-        await publish_requests(url, topology.exchange, bodies)
+        tell = _teller(asked, show, told)
+        await _publish(stage, asked)
         copies = Counter({request.id: request.copies for request in asked})
-        if missing := await follow(events, copies, tell):
-            return missing
+        told.missing = await follow(events, copies, tell)
+        if told.missing:
+            return told
 
         letters = look(url, topology, Choice(ids={"no-line"}))
         await send_back(url, topology, [each.key async for each in letters], Replay(), fix)
-        if missing := await follow(events, Counter(["no-line"]), tell):
-            return missing
+        told.missing = await follow(events, Counter(["no-line"]), tell)
+        if told.missing:
+            return told
 
         say("", "What came of the calls, as the portal's call history shows it:", "")
-        return await follow_to_the_end(events, open_calls, tell)
+        told.missing = await follow_to_the_end(events, told.open_calls, tell)
+    return told
+
+
+async def _publish(stage: DemoEnvironment, asked: Sequence[Request]) -> None:
+    """Publish the requests, then take back those that are to be."""
+    url, exchange = stage.broker, stage.topology.exchange
+    bodies = [request.body for request in asked for _ in range(request.copies)]
+    await publish_requests(url, exchange, bodies)
+    back = {each.id: cancellation(each.id, None) for each in asked if each.id and each.taken_back}
+    await publish_cancellations(url, exchange, back, lambda _: None)
 
 
 async def _patch(http: httpx.AsyncClient, stage: DemoEnvironment, switches: dict[str, Any]) -> None:
@@ -136,88 +164,33 @@ async def follow_to_the_end(
     return sorted(open_calls)
 
 
-@contextmanager
-def showing(asked: Sequence[Request]) -> Iterator[Show]:
-    """Show events in a live table on a terminal, if rich is installed, and in lines elsewhere."""
-    if console := _terminal():
-        with _live_table(console, asked) as show:
-            yield show
-    else:
-        yield _show_line
-
-
-def _show_line(request: Request, event: str, what: str) -> None:
-    say(f"{request.name:<12} {request.oddity:<34} {event}  {what}")
-
-
-def _terminal() -> "Console | None":
-    if not sys.stdout.isatty():
-        return None
-    try:
-        from rich.console import Console  # noqa: PLC0415  # an optional extra
-    except ImportError:
-        return None
-    console = Console()
-    return console if console.is_interactive else None  # a dumb terminal is not
-
-
-@contextmanager
-def _live_table(console: "Console", asked: Sequence[Request]) -> Iterator[Show]:
-    """Show a row per request; what is printed meanwhile appears above."""
-    from rich.live import Live  # noqa: PLC0415  # an optional extra
-    from rich.table import Column, Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    # While it is live nothing wraps, so that the table is not higher than the screen.
-    happened = {request: Text(no_wrap=True) for request in asked}
-
-    def drawn() -> Table:
-        names = (Column("request", no_wrap=True), Column("what is special", no_wrap=True))
-        table = Table(*names, "what happened", box=None, padding=(0, 2, 0, 0))
-        for request, what in happened.items():
-            table.add_row(request.name, request.oddity, what or "…")
-        return table
-
-    with Live(get_renderable=drawn, console=console, auto_refresh=False) as live:
-
-        def show(request: Request, event: str, what: str) -> None:
-            cell = happened[request]
-            beside = ", " if event == COMPLETED else "\n"
-            cell.append(beside if cell else "").append(
-                escaped(what), "red" if event == FAILED else "green"
-            )
-            live.refresh()
-
-        live.refresh()
-        yield show
-        for cell in happened.values():
-            cell.no_wrap = False
-
-
-def _teller(asked: Sequence[Request], show: Show) -> tuple[Tell, set[str]]:
-    """Return what shows whose event came and what it means, and which calls have not ended."""
+def _teller(asked: Sequence[Request], show: Show, told: Told) -> Tell:
+    """Return what shows whose event came and what it means, and notes it."""
     by_id = {request.id: request for request in asked}
     seen: set[str] = set()
-    open_calls: set[str] = set()
 
     def tell(event: dict[str, Any]) -> None:
+        request = by_id[event["request_id"]]
         again = event["event_id"] in seen
+        if again and request.taken_back:
+            return  # its message has come: the event is repeated, and nothing else happens
         seen.add(event["event_id"])
         if event["type"] == STARTED and event["call_id"] and not again:
-            open_calls.add(event["request_id"])
+            told.open_calls.add(event["request_id"])
         elif event["type"] == COMPLETED:
-            open_calls.discard(event["request_id"])
+            told.open_calls.discard(event["request_id"])
+        elif event.get("reason") == "cancelled":
+            told.cancelled.add(event["request_id"])
         what = "the same event again: not dialled again" if again else meaning_of(event)
-        show(by_id[event["request_id"]], event["type"], what)
+        show(request, event["type"], what)
 
-    return tell, open_calls
+    return tell
 
 
 def meaning_of(event: dict[str, Any]) -> str:
     """Say in plain words what an event means."""
     if event["type"] == COMPLETED:
-        spoken = f", {event['duration_s']:g} s" if event["duration_s"] else ""
-        return str(event["outcome"]).replace("_", " ") + spoken
+        return in_words(event["outcome"], event["duration_s"])
     tries, replayed = event["attempt"], " on replay" if event["replay"] else ""
     if event["type"] == STARTED:
         if event["confirmed_by"] == "history":

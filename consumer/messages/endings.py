@@ -27,6 +27,14 @@ class Ending:
     cost_currency: str | None = None
 
 
+def in_words(outcome: CallOutcome, duration_s: float | None = None) -> str:
+    """Say how a call ended: *no answer*, or *answered, 12 s*."""
+    if outcome == "unknown":
+        return "not in the call history"
+    spoken = f", {duration_s:g} s" if duration_s else ""
+    return outcome.replace("_", " ") + spoken
+
+
 NEVER_SHOWN = Ending(
     outcome="unknown",
     code="",

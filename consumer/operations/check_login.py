@@ -18,22 +18,30 @@ WARN_DAYS = 150
 
 
 async def check_login(settings: Settings) -> Finding:
-    """Read the ledger's tokens, and renew none."""
+    """Open the ledger and look at its tokens."""
     ledger = Ledger(settings.ledger_url.get_secret_value(), settings.queue)
     try:
-        access = access_by(settings, ledger)
-        if not (isinstance(access, OAuth) and await ledger.exists()):
+        if not await ledger.exists():
             return Finding("login", "wrong", NO_TOKENS, LOGIN)
         await ledger.open()
+        return await look_at_tokens(settings, ledger)
+    except LedgerDown:
+        return Finding("login", "wrong", "the ledger cannot be read", "see its finding")
+    finally:
+        await ledger.close()
+
+
+async def look_at_tokens(settings: Settings, ledger: Ledger) -> Finding:
+    """Read the tokens of an open ledger, and renew none."""
+    try:
+        access = access_by(settings, ledger)
+        if not isinstance(access, OAuth):
+            return Finding("login", "wrong", NO_TOKENS, LOGIN)
         held = await access.read()
     except NoAccess as error:
         return Finding("login", "wrong", str(error), LOGIN)
     except WrongSettings as error:
         return Finding("login", "wrong", str(error), "set CALLS_BITRIX24_URL, then log in")
-    except LedgerDown:
-        return Finding("login", "wrong", "the ledger cannot be read", "see its finding")
-    finally:
-        await ledger.close()
     return _state(held.tokens, time.time())
 
 

@@ -1,15 +1,14 @@
 """What became of one request, in words and for programs. Pure."""
 
 import json
-import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from consumer.ledger import Entry
 from consumer.ledger.letter_acts import LetterAct
-from consumer.messages import rfc3339
+from consumer.messages.endings import in_words
 from consumer.operations.dead_letter import DeadLetter
+from consumer.operations.waits import moment, stamp, waits_for_a_person, when_delayed
 from consumer.output import shown_id
 
 Outcome = Literal["started", "failed", "waiting", "in doubt", "unknown"]
@@ -48,6 +47,7 @@ class Report:
         act: What an operator did with the one before.
         earlier_calls: Calls that were placed for it before the one that *entry* tells of.
         earlier_doubts: Calls to another number that may have rung, before it was edited.
+        is_open: Whether a worker will note how its call ends.
     """
 
     request_id: str
@@ -56,6 +56,7 @@ class Report:
     act: LetterAct | None = None
     earlier_calls: int = 0
     earlier_doubts: int = 0
+    is_open: bool = False
 
     @property
     def outcome(self) -> Outcome:
@@ -85,6 +86,13 @@ class Report:
         started = self.entry is not None and self.entry.state == "started"
         return self.earlier_calls + started
 
+    @property
+    def ended(self) -> str:
+        """How its call ended, in words; empty where nobody knows, nor will."""
+        if self.entry is None or self.entry.outcome is None:
+            return "not known yet" if self.is_open else ""
+        return in_words(self.entry.outcome, self.entry.duration_s)
+
     def next(self, around: Around) -> str:
         """Say what comes next, and when."""
         entry = self.entry
@@ -97,7 +105,7 @@ class Report:
                     "the call history is asked"
                 )
             case "delayed":
-                return _when_delayed(entry)
+                return when_delayed(entry)
             case "started":
                 return "nothing" if entry.published else "call.started is yet to be published"
             case "failed":
@@ -109,7 +117,7 @@ class Report:
         if entry.reason == "cancelled":
             return "nothing: it was taken back"
         if self.letter is not None:
-            return _waits_for_a_person(self.letter)
+            return waits_for_a_person(self.letter)
         if self.is_sent_back or (self.act is not None and self.act.act == "discarded"):
             return self._acted(around)
         if around.not_looked:
@@ -130,7 +138,7 @@ class Report:
 
     def _unknown(self, around: Around) -> str:
         if self.letter is not None:
-            return f"never dialled; {_waits_for_a_person(self.letter)}"
+            return f"never dialled; {waits_for_a_person(self.letter)}"
         if self.act is not None:
             return self._acted(around)
         looked = f"; nobody could look at dead letters ({around.not_looked})"
@@ -159,6 +167,11 @@ class Report:
         entry, letter, act = self.entry, self.letter, self.act
         told |= {name: entry and getattr(entry, name) for name in _PLAIN}
         told |= {name: entry and stamp(getattr(entry, name)) for name in _TIMES}
+        told["completed"] = (
+            {"outcome": entry.outcome, "code": entry.ended_code, "duration_s": entry.duration_s}
+            if entry and entry.outcome
+            else None
+        )
         told["dead_letter"] = letter and {name: getattr(letter, name) for name in _OF_LETTER}
         told["operator"] = act and {
             "act": act.act,
@@ -177,6 +190,9 @@ class Report:
             told += _facts(entry)
         if self.detail:
             told.append(("detail", self.detail))
+        if self.ended:
+            code = f", code {entry.ended_code}" if entry and entry.ended_code else ""
+            told.append(("ended", self.ended + code))
         if self.earlier_calls:
             told.append(("before", f"{self.earlier_calls} more placed, at earlier replays"))
         if self.earlier_doubts:
@@ -204,41 +220,3 @@ def _facts(entry: Entry) -> list[tuple[str, str]]:
         + (f": {entry.cancelled_for}" if entry.cancelled_for else ""),
     }
     return [(name, text) for name, text in facts.items() if text]
-
-
-def _when_delayed(entry: Entry) -> str:
-    due = _due(entry.due_at)
-    if entry.unsure_since is not None:
-        since = f"in doubt since {moment(entry.unsure_since)}: the call history is asked"
-        return f"{since} {due}" + ("; then it ends, taken back" if entry.cancelled_at else "")
-    if entry.cancelled_at:
-        return f"taken back, is not dialled: ends when its message comes, {due}"
-    match entry.scheduled:
-        case "not_before":
-            return f"waits for its not_before: {due}"
-        case "calling_hours":
-            return f"waits for the calling hours: {due}"
-        case None:
-            return f"attempt {entry.attempt} {due}"
-
-
-def _due(at: float) -> str:
-    if at <= time.time():
-        return "as soon as a worker takes it"
-    return f"at {moment(at)} or soon after"
-
-
-def _waits_for_a_person(letter: DeadLetter) -> str:
-    id_ = shown_id(letter.id)
-    since = f" since {letter.failed_at}" if letter.failed_at else ""
-    return f"a dead letter{since}: dlq show {id_}, then dlq replay or discard {id_}"
-
-
-def moment(at: float) -> str:
-    """Write a time for people, in UTC; 0 is never, and is empty."""
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC" if at else ""
-
-
-def stamp(at: float | None) -> str | None:
-    """Write a time for programs; 0 is never, as None is."""
-    return rfc3339(datetime.fromtimestamp(at, UTC)) if at else None

@@ -56,6 +56,8 @@ async def report_on(
 async def _from_ledger(ledger: Ledger, ids: Sequence[str]) -> list[Report]:
     entries = await ledger.search.entries(ids)
     acts = await ledger.letter_acts.of(ids)
+    started = [x.call_id for x in entries.values() if x.call_id and x.outcome is None]
+    open_ids = {call.request_id for call in await ledger.completions.open_among(started)}
     calls = await ledger.earlier.calls_of(list(entries.values()))
     doubts = {
         id_: len(await ledger.earlier.doubts_of(id_)) for id_, x in entries.items() if x.replay
@@ -67,6 +69,7 @@ async def _from_ledger(ledger: Ledger, ids: Sequence[str]) -> list[Report]:
             act=acts.get(id_),
             earlier_calls=calls[id_],
             earlier_doubts=doubts.get(id_, 0),
+            is_open=id_ in open_ids,
         )
         for id_ in ids
     ]

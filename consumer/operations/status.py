@@ -11,6 +11,9 @@ from consumer.ledger import Ledger, LedgerDown
 from consumer.ledger.controls import Pause
 from consumer.ledger.search import Waiting
 from consumer.ledger.workers import WorkerRow
+from consumer.messages import CallOutcome
+from consumer.operations.check_login import look_at_tokens
+from consumer.operations.finding import Finding
 from consumer.operations.ledger_at_hand import ledger_at_hand
 from consumer.rabbitmq.queue_counts import QueueCount, count_queues
 from consumer.rabbitmq.topology import Topology, topology_of
@@ -34,6 +37,8 @@ class Status:
         blocks: How many blocks are in force.
         waiting: What waits for a later moment.
         outcomes: What requests came to since midnight, where this runs.
+        endings: How calls ended of which that was learnt since then, the most frequent first.
+        tokens: The state of OAuth's tokens, where it is used and the ledger can be read.
         per_s: Calls dialled in a second, of late.
         allowed_per_s: How many are allowed, 0 if there is no limit.
     """
@@ -49,6 +54,8 @@ class Status:
     blocks: int = 0
     waiting: Waiting = field(default_factory=Waiting)
     outcomes: Mapping[str, int] = field(default_factory=dict)
+    endings: Mapping[CallOutcome, int] = field(default_factory=dict)
+    tokens: Finding | None = None
     per_s: float = 0.0
 
     def count(self, *names: str) -> int | None:
@@ -65,6 +72,16 @@ class Status:
     def dead(self) -> int | None:
         """How many dead letters there are."""
         return self.count(self.topology.dead_letters.name, self.topology.evicted.name)
+
+    @property
+    def ended(self) -> int:
+        """How many calls ended in a way that the call history shows."""
+        return sum(count for outcome, count in self.endings.items() if outcome != "unknown")
+
+    @property
+    def answered_share(self) -> float | None:
+        """Which part of them was answered; None if there are none."""
+        return self.endings.get("answered", 0) / self.ended if self.ended else None
 
     @property
     def paused(self) -> Sequence[WorkerRow]:
@@ -98,6 +115,8 @@ async def status_of(settings: Settings) -> Status:
     try:
         async with ledger_at_hand(settings) as ledger:
             found = await _from_ledger(ledger, found)
+            if settings.oauth_client_id is not None:
+                found = replace(found, tokens=await look_at_tokens(settings, ledger))
     except LedgerDown as error:
         found = replace(found, ledger_trouble=str(error))
     return replace(found, queues=queues, broker_trouble=broker_trouble)
@@ -106,6 +125,7 @@ async def status_of(settings: Settings) -> Status:
 async def _from_ledger(ledger: Ledger, found: Status) -> Status:
     workers = await ledger.workers.running()
     controls = await ledger.controls.read()
+    midnight = _midnight(found.at)
     rates = [worker.state.rate_per_s for worker in workers]
     return replace(
         found,
@@ -113,7 +133,8 @@ async def _from_ledger(ledger: Ledger, found: Status) -> Status:
         pause=controls.pause,
         blocks=len(controls.blocks),
         waiting=await ledger.search.waiting(),
-        outcomes=await ledger.search.outcomes(_midnight(found.at)),
+        outcomes=await ledger.search.outcomes(midnight),
+        endings=await ledger.completions.outcomes_since(midnight),
         per_s=await _pace(ledger, workers, found.at),
         allowed_per_s=max(rates) if rates else found.allowed_per_s,
     )

@@ -15,7 +15,10 @@ from consumer.cli.main import main
 from consumer.cli.show import total
 from consumer.ledger import Entry, Ledger
 from consumer.ledger.letter_acts import LetterAct
+from consumer.messages import CallOutcome
 from consumer.operations.report import Around, Report
+from tests.ledger.test_completions import ANSWERED, BUSY, note
+from tests.ledger.test_completions import started as put_started
 from tests.ledger.test_ledger import entry
 from tests.workbench import Bench
 
@@ -125,6 +128,32 @@ async def test_many_have_a_line_each_and_a_sum_from_a_file_or_a_pipe(
     assert f"request    {asked[1]}\n" in by_number.stdout
     nobody = await run(bench, "show", "--number", "+1 202 555 0177")
     assert (nobody.exit_code, nobody.stdout) == (0, "0 started, 0 failed, 0 waiting\n")
+
+
+async def test_how_calls_ended_is_told(bench: Bench, ledger_url: str) -> None:
+    assert ledger_url
+    ledger = await open_ledger(bench)
+    await ledger.completions.follow()
+    await ledger.completions.lease.beat("me", at_once=False)
+    for request_id, ending in {"long": ANSWERED, "short": BUSY, "open": None}.items():
+        await put_started(ledger, request_id)
+        if ending is not None:
+            await note(ledger, request_id, ending)
+    await ledger.close()
+
+    answered, still_open = await run(bench, "show", "long"), await run(bench, "show", "open")
+    assert "\nended      answered, 12.5 s, code 200\n" in answered.stdout
+    assert "\nended      not known yet\n" in still_open.stdout
+    ended = {"outcome": "answered", "code": "200", "duration_s": 12.5}
+    assert (await told(bench, "long"))["completed"] == ended
+    assert (await told(bench, "open"))["completed"] is None
+    many = (await run(bench, "show", "long", "short", "open")).stdout.splitlines()
+    assert [line.partition("call of ")[2] for line in many[1:4]] == [
+        *("long, answered, 12.5 s", "short, busy", "open, not known yet")
+    ]
+    assert many[-1] == (
+        "3 started, 0 failed, 0 waiting, each dialled once; 1 answered, 1 busy, 1 not known yet"
+    )
 
 
 async def test_what_no_worker_has_seen_is_said_with_what_that_can_mean(bench: Bench) -> None:
@@ -251,6 +280,12 @@ def test_what_comes_next_is_said(
 
 
 STARTED = Report(request_id="a", entry=entry("a", state="started"))
+
+
+def ended(outcome: CallOutcome) -> Report:
+    return Report(request_id="a", entry=entry("a", state="started", outcome=outcome))
+
+
 TOTALS = {
     "0 started, 0 failed, 0 waiting": [],
     "2 started, 0 failed, 0 waiting, each dialled once": [STARTED] * 2,
@@ -261,6 +296,16 @@ TOTALS = {
     "1 started, 0 failed, 0 waiting, 1 dialled more than once (a)": [
         replace(STARTED, earlier_calls=1)
     ],
+    "6 started, 0 failed, 0 waiting, each dialled once; 2 no answer, 1 answered, "
+    "1 not in the call history, 1 not known yet, 1 not followed up": [
+        ended("no_answer"),
+        ended("no_answer"),
+        ended("answered"),
+        ended("unknown"),
+        replace(STARTED, is_open=True),
+        STARTED,
+    ],
+    "1 started, 0 failed, 0 waiting, each dialled once": [replace(STARTED, is_open=True)],
     "1 started, 0 failed, 0 waiting, 1 perhaps to another number before (a)": [
         replace(STARTED, earlier_doubts=1)
     ],

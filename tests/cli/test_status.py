@@ -2,22 +2,29 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from consumer import heartbeat
-from consumer.cli.status import as_object, summary, wrapped
+from consumer.bitrix24.tokens import Code
+from consumer.cli.status import as_object, details, summary, wrapped
 from consumer.ledger.controls import Pause
 from consumer.ledger.search import Waiting
 from consumer.ledger.workers import WorkerState
+from consumer.messages import CallOutcome
+from consumer.operations.finding import Finding
+from consumer.operations.login import log_in
 from consumer.operations.status import Status
 from consumer.rabbitmq.queue_counts import QueueCount
 from consumer.rabbitmq.topology import build_topology
+from consumer.sandbox import SandboxPortal
 from tests.cli.test_show import NOWHERE, open_ledger, run
 from tests.commands import Command
+from tests.ledger.test_completions import ANSWERED, BUSY, note
+from tests.ledger.test_completions import started as put_started
 from tests.ledger.test_ledger import entry
 from tests.ledger.test_workers import worker
 from tests.workbench import Bench
@@ -119,6 +126,49 @@ def test_programs_get_the_same() -> None:
     assert told["today"] == {"started": 9, "refused": 1}
 
 
+ENDED: dict[str, tuple[Mapping[CallOutcome, int], str, float | None]] = {
+    "most of them": (
+        {"answered": 840, "no_answer": 296, "busy": 1, "unknown": 3},
+        (
+            "answered: 74% of 1,137 that ended today · 840 answered · 296 no answer · 1 busy"
+            " · 3 not in the call history"
+        ),
+        0.7388,
+    ),
+    "nobody": ({"busy": 2}, "answered: 0% of 2 that ended today · 2 busy", 0.0),
+    "nothing is shown": ({"unknown": 2}, "answered: unknown · 2 not in the call history", None),
+}
+
+
+@pytest.mark.parametrize(("endings", "line", "share"), ENDED.values(), ids=ENDED)
+def test_it_says_how_many_picked_up_today(
+    endings: Mapping[CallOutcome, int], line: str, share: float | None
+) -> None:
+    found = replace(USUAL, endings=endings)
+
+    assert list(details(found)) == ["today: 9 started · 1 refused", line]
+    told = json.loads(as_object(found))
+    assert (told["ended_today"], told["answered_share"]) == (endings, share)
+
+
+TOKENS = {
+    "well": (Finding("login", "ok", "1 min old"), "tokens: ok, 1 min old"),
+    "missing": (
+        Finding("login", "wrong", "nobody has logged in yet", "run `call-consumer login`"),
+        "tokens: wrong, nobody has logged in yet: run `call-consumer login`",
+    ),
+}
+
+
+@pytest.mark.parametrize(("tokens", "line"), TOKENS.values(), ids=TOKENS)
+def test_it_says_how_the_tokens_are(tokens: Finding, line: str) -> None:
+    found = replace(USUAL, tokens=tokens)
+
+    assert list(details(found))[-1] == line
+    assert json.loads(as_object(found))["tokens"]["state"] == tokens.state
+    assert json.loads(as_object(USUAL))["tokens"] is None
+
+
 @pytest.fixture(params=["a file", "PostgreSQL"])
 def stored(request: pytest.FixtureRequest, bench: Bench) -> Bench:
     if request.param == "PostgreSQL":
@@ -155,6 +205,46 @@ async def test_a_running_worker_and_its_requests_are_seen(
     )
     assert any(line.endswith("  active") for line in lines)
     assert lines[-1] == "today: 1 started · 1 refused"
+
+
+async def test_todays_endings_are_read_from_the_ledger(stored: Bench) -> None:
+    ledger = await open_ledger(stored)
+    await ledger.completions.follow()
+    await ledger.completions.lease.beat("me", at_once=False)
+    for request_id, ending in {"long": ANSWERED, "short": BUSY, "other": BUSY}.items():
+        await put_started(ledger, request_id)
+        await note(ledger, request_id, ending)
+    await ledger.close()
+
+    shown = await run(stored, "status")
+    told = json.loads((await run(stored, "status", "--json")).stdout)
+
+    assert shown.stdout.splitlines()[-1] == (
+        "answered: 33% of 3 that ended today · 2 busy · 1 answered"
+    )
+    assert (told["ended_today"], told["answered_share"]) == ({"busy": 2, "answered": 1}, 0.3333)
+
+
+async def test_the_tokens_are_looked_at_and_not_renewed(
+    stored: Bench, portal: SandboxPortal, portal_url: str
+) -> None:
+    root = portal_url.partition("/rest/")[0]
+    given = {
+        "bitrix24_url": f"{root}/rest/",
+        "oauth_client_id": portal.switches.client_id,
+        "oauth_client_secret": portal.switches.client_secret,
+        "oauth_server_url": f"{root}/",
+    }
+    await (await open_ledger(stored)).close()
+    missing = (await run(stored, "status", **given)).stdout.splitlines()[-1]
+    await log_in(stored.settings(**given), Code(portal.oauth.code()))
+    portal.oauth.expire()
+
+    there = (await run(stored, "status", **given)).stdout.splitlines()[-1]
+
+    assert missing == "tokens: wrong, run `call-consumer login`; nobody has logged in yet"
+    assert there.startswith("tokens: ok, access token 0 min old; refresh token 0 of 180 days old; ")
+    assert portal.oauth.tally["refreshes"] == 0
 
 
 async def test_what_cannot_be_asked_is_said_and_the_rest_is_told(bench: Bench) -> None:

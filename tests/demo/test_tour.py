@@ -24,6 +24,7 @@ from consumer.demo import tour as demo
 from consumer.demo.account import Account, account
 from consumer.demo.environment import DemoEnvironment, DemoFailed, demo_environment, stay
 from consumer.demo.requests import Request, requests
+from consumer.demo.screen import showing
 from consumer.demo.tour import meaning_of
 from consumer.messages import STARTED
 from consumer.rabbitmq.topology import build_topology
@@ -108,6 +109,7 @@ HAPPENED = {
     "engaged": ["call.started  placed", "call.completed  busy"],
     "nobody-home": ["call.started  placed", "call.completed  no answer"],
     "later": ["call.started  placed", ANSWERED],
+    "cancelled": ["call.failed  cancelled: taken back"],
     "twice": [
         "call.started  placed",
         "call.started  the same event again: not dialled again",
@@ -145,7 +147,8 @@ def test_the_demo_tells_what_comes_of_each_request(
 
 
 def test_the_demo_ends_with_an_account(kept: Kept) -> None:
-    assert "\n16 requests = 11 started + 5 dead letters, lost 0, phoned twice 0\n" in kept.output
+    told = "17 requests = 11 started + 5 dead letters + 1 cancelled, lost 0, phoned twice 0"
+    assert f"\n{told}\n" in kept.output
 
 
 def test_what_a_kept_demo_prints_can_be_tried(kept: Kept) -> None:
@@ -246,7 +249,7 @@ def test_a_terminal_without_rich_or_a_cursor_gets_lines(
     monkeypatch.setitem(sys.modules, lacking, None)
     monkeypatch.setenv("TERM", terminal)
 
-    with demo.showing(ASKED) as show:
+    with showing(ASKED) as show:
         show(ASKED[0], STARTED, "placed")
 
     assert capsys.readouterr().out.split() == ["a", STARTED, "placed"]
@@ -282,6 +285,23 @@ def test_an_account_adds_up_only_if_each_request_is_in_one_place(
     spoken: list[str], dead: list[bytes], waiting: int, wrong: str
 ) -> None:
     drawn_up = account(ASKED, spoken, dead, waiting)
+
+    assert drawn_up.adds_up == (not wrong)
+    assert wrong in str(drawn_up)
+
+
+CANCELLED = {
+    "all well": (["text of a"], {"b"}, ""),
+    "nobody knows": (["text of a"], set(), "lost 1"),
+    "cancelled and phoned": (["text of a", "text of b"], {"b"}, "2 started + 1 dead letters + 1"),
+}
+
+
+@pytest.mark.parametrize(("spoken", "cancelled", "wrong"), CANCELLED.values(), ids=CANCELLED)
+def test_what_is_taken_back_is_in_no_other_place(
+    spoken: list[str], cancelled: set[str], wrong: str
+) -> None:
+    drawn_up = account(ASKED, spoken, [b"c"], 0, cancelled)
 
     assert drawn_up.adds_up == (not wrong)
     assert wrong in str(drawn_up)

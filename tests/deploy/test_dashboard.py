@@ -22,6 +22,7 @@ import yaml
 
 from consumer import metrics
 from consumer.demo.requests import requests
+from consumer.messages import CANCEL
 from tests.commands import Command
 from tests.workbench import WITHIN_S, Bench
 
@@ -291,11 +292,13 @@ async def take_the_tour(bench: Bench) -> int:
     for request in asked:
         for _ in range(request.copies):
             await bench.publish(request.body)
+        if request.taken_back:
+            await bench.publish({"request_id": request.id}, key=CANCEL)
     for request in asked:
         await bench.events(request.id, request.copies)
     # A retry each for busy-once and doubt-silent, two each for busy-twice and busy-always; of the
-    # rest too-short, too-late, the second copy and what is not JSON are never dialled.
-    return len(asked) - 3 + 1 + 1 + 2 + 2
+    # rest too-short, too-late, cancelled, the second copy and what is not JSON are never dialled.
+    return len(asked) - 4 + 1 + 1 + 2 + 2
 
 
 def filled_in(expression: str) -> str:
