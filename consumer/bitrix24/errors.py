@@ -90,7 +90,7 @@ KNOWN_ERRORS: tuple[KnownError, ...] = (
         "Phone number is not correct",
         "refused",
         "request",
-        "Correct the number upstream and publish a new request.",
+        "Replay it with --set to_number=…, or discard it and publish a new request.",
         METHOD_PAGE,
     ),
     KnownError(

@@ -28,8 +28,10 @@ def pause(*, reason: str, dry_run: bool, as_json: bool) -> None:
 async def _pause(settings: Settings, reason: str, *, dry_run: bool, as_json: bool) -> None:
     async with controls.existing_ledger(settings) as ledger:
         if dry_run:
-            _tell((await ledger.controls.read()).pause, as_json=as_json)
-            say(f"would pause all calls of {settings.queue}", err=True)
+            paused = (await ledger.controls.read()).pause
+            _tell(paused, as_json=as_json)
+            would = "would change nothing" if paused else "would pause all calls"
+            say(f"{would} of {settings.queue}", err=True)
             return
         done = await controls.pause(ledger, reason, who_and_where())
         _tell(done.what, as_json=as_json, begun=done.begun, under_way=done.under_way)
@@ -50,8 +52,10 @@ def resume(*, dry_run: bool, as_json: bool) -> None:
 async def _resume(settings: Settings, *, dry_run: bool, as_json: bool) -> None:
     async with controls.existing_ledger(settings) as ledger:
         if dry_run:
-            _tell((await ledger.controls.read()).pause, as_json=as_json)
-            say(f"would resume all calls of {settings.queue}", err=True)
+            paused = (await ledger.controls.read()).pause
+            _tell(paused, as_json=as_json)
+            would = "would resume all calls" if paused else "would change nothing"
+            say(f"{would} of {settings.queue}", err=True)
             return
         resumed = await ledger.controls.resume()
     if as_json:

@@ -1,17 +1,17 @@
 """The plan of a replay: how many and how long, what failed how, and what a person should know."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from consumer.cli.console import Failed
 from consumer.cli.dead_letters import entries_of
 from consumer.cli.plan import Chosen, causes, chosen_letters, counted
 from consumer.limits.calling_hours import CallingHours
-from consumer.messages import Defaults, Invalid, read_request
+from consumer.messages import CallRequested, Defaults, Invalid, read_request
 from consumer.operations.dead_letter import DeadLetter, Groups
 from consumer.operations.dead_letters import Replay
-from consumer.operations.pauses import Pauses, pauses_at_hand
+from consumer.operations.pauses import Pauses, blocked_at_hand, pauses_at_hand
 from consumer.output import say, shown_id
 from consumer.settings import Settings
 
@@ -48,6 +48,7 @@ class Plan:
         hours: When people may be phoned, as the settings have it where the command runs.
         defaults: What requests need not say.
         paused: Who places no calls now, and why.
+        blocked: How many each block would stop again, by its id.
     """
 
     letters: Sequence[DeadLetter]
@@ -59,6 +60,13 @@ class Plan:
     hours: CallingHours = ANY_TIME
     defaults: Defaults = LENIENT
     paused: Pauses = NOT_PAUSED
+    blocked: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def calls(self) -> Sequence[CallRequested]:
+        """What would be called, as the edits leave it."""
+        read = (read_request({**x.fields, **self.how.edits}, self.defaults) for x in self.dialled)
+        return [call for call in read if isinstance(call, CallRequested)]
 
     @property
     def lasts(self) -> timedelta:
@@ -123,7 +131,7 @@ async def _plan_of(
     """Gather what warnings need to know."""
     entries = await entries_of(settings, letters) or {}
     defaults = settings.request_defaults
-    return Plan(
+    plan = Plan(
         letters=letters,
         how=how,
         started=[id_ for id_, entry in entries.items() if entry.state == "started"],
@@ -134,6 +142,7 @@ async def _plan_of(
         defaults=replace(defaults, line=defaults.line or "the worker's"),
         paused=await pauses_at_hand(settings),
     )
+    return replace(plan, blocked=await blocked_at_hand(settings, plan.calls))
 
 
 def _expired(plan: Plan) -> str | None:
@@ -194,6 +203,17 @@ def _paused(plan: Plan) -> str | None:
     return f"{plan.paused.words}; {then}"
 
 
+def _blocked(plan: Plan) -> str | None:
+    if not plan.blocked:
+        return None
+    ids = ", ".join(plan.blocked)
+    first = next(iter(plan.blocked))
+    return (
+        f"{sum(plan.blocked.values())} would be blocked again, by {ids}: "
+        f"call-consumer block remove {first} first, once it is over"
+    )
+
+
 def _late(plan: Plan) -> str | None:
     """Nobody must be rung at 23:00 because of a replay; calling hours see to that."""
     if plan.hours.hours is not None:
@@ -229,6 +249,7 @@ _WARNINGS: Sequence[Callable[[Plan], str | None]] = (
     _in_doubt,
     _started,
     _paused,
+    _blocked,
     _scheduled,
     _expires_waiting,
     _late,

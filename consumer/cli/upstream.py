@@ -22,6 +22,9 @@ from consumer.operations.upstream import (
 from consumer.output import say, shown_id
 from consumer.settings import Settings
 
+MOST_MISTAKES = 10
+"""So many wrong lines are named."""
+
 
 @click.command()
 @click.argument("to", metavar="TO|FILE")
@@ -52,7 +55,8 @@ def publish(
 ) -> None:
     """Publish a request: publish TO TEXT. Or many: publish FILE, JSON lines; - is stdin.
 
-    Prints the ids of what was published.
+    A line is as {"request_id": "a-1", "to_number": "+12025550100", "text_to_pronounce": "…"}; all
+    fields: call-consumer schema call.requested. Prints the ids of what was published.
     """
     settings = settings_or_exit("rabbitmq_url")
     if text is None:
@@ -95,7 +99,9 @@ async def _publish_lines(settings: Settings, name: str) -> None:
         except BadRequest as error:
             mistakes.append(f"line {number}: {error}")
     if mistakes:
-        raise Failed("nothing was published", *mistakes)
+        more = len(mistakes) - MOST_MISTAKES
+        rest = [f"… and {more} lines more"] if more > 0 else []
+        raise Failed("nothing was published", *mistakes[:MOST_MISTAKES], *rest)
     await publish_requests(url, settings.exchange, bodies.values())
     say(*map(shown_id, ids))
 

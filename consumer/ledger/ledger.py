@@ -245,6 +245,6 @@ def _store(url: str, connections: int) -> Store:
     try:
         from consumer.ledger.postgres import PostgresStore  # noqa: PLC0415  # an optional extra
     except ImportError:
-        text = "PostgreSQL needs the extra `postgres`: pip install 'call-consumer[postgres]'"
+        text = "PostgreSQL needs the extra `postgres`: pip install '.[postgres]'"
         raise LedgerDown(text) from None
     return PostgresStore(url, connections)

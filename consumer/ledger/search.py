@@ -88,21 +88,22 @@ class Search:
         by_count = sorted(rows, key=lambda row: (row[0] != "started", -row[1], row[0]))
         return {row[0]: row[1] for row in by_count}
 
-    async def dialled(self, since: float) -> int:
-        """Count the requests that were dialled since a moment."""
+    async def dialled(self, since: float) -> tuple[int, float]:
+        """Count the requests that were dialled since a moment, and tell when the first was."""
         # Asked for all states at once, SQLite would read every entry of the queue.
         of_state = (
-            "SELECT count(*) AS entries FROM calls WHERE state = '{}' AND changed_at >= $1"
+            "SELECT count(*) AS entries, min(claimed_at) AS first FROM calls"
+            " WHERE state = '{}' AND changed_at >= $1"
             " AND claimed_at >= $1 AND queue = $2"
         )
         states = " UNION ALL ".join(map(of_state.format, get_args(State)))
         with metrics.LEDGER.labels("dialled").time():
             rows = await self._store.fetch(
-                f"SELECT sum(entries) FROM ({states}) AS by_state",  # noqa: S608
+                f"SELECT sum(entries), min(first) FROM ({states}) AS by_state",  # noqa: S608
                 since,
                 self._queue,
             )
-        return int(rows[0][0])
+        return int(rows[0][0]), float(rows[0][1] or since)
 
     async def calls_to_number(self, entry: Entry, since: float) -> int:
         """Return how many calls the number of *entry* has had since a moment, of any queue's.

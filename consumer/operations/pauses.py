@@ -1,13 +1,16 @@
 """Whether calls are paused, and why: what operators say, and what the workers write."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from consumer.blocks import Blocks
 from consumer.ledger import LedgerDown
 from consumer.ledger.controls import Pause
 from consumer.ledger.workers import WorkerRow
+from consumer.messages import CallRequested
 from consumer.operations.ledger_at_hand import ledger_at_hand
 from consumer.settings import Settings
 
@@ -69,3 +72,17 @@ async def pauses_at_hand(settings: Settings) -> Pauses:
             controls = await ledger.controls.read()
             return Pauses(by_hand=controls.pause, workers=await ledger.workers.running())
     return Pauses()
+
+
+async def blocked_at_hand(settings: Settings, calls: Sequence[CallRequested]) -> Counter[str]:
+    """Count how many of *calls* each block stops; none, where the ledger cannot be asked."""
+    stopped: Counter[str] = Counter()
+    with suppress(LedgerDown):
+        async with ledger_at_hand(settings) as ledger:
+            blocks = Blocks((await ledger.controls.read()).blocks)
+            for call in calls:
+                number = ledger.digest(call.to_number)
+                block = blocks.find(call.metadata or {}, call.from_line, number)
+                if block is not None:
+                    stopped[block.id] += 1
+    return stopped

@@ -91,7 +91,8 @@ class Status:
     @property
     def done_at(self) -> float | None:
         """When what waits to be taken will be, at this pace; None if that cannot be told."""
-        if not self.requests or not self.per_s or self.pause is not None:
+        all_paused = self.pause is not None or len(self.paused) == len(self.workers)
+        if not self.requests or not self.per_s or all_paused:
             return None
         return self.at + self.requests / self.per_s
 
@@ -143,8 +144,11 @@ async def _from_ledger(ledger: Ledger, found: Status) -> Status:
 async def _pace(ledger: Ledger, workers: Sequence[WorkerRow], now: float) -> float:
     """Return how many calls a second were dialled within the last minute."""
     began_at = min((worker.started_at for worker in workers), default=0.0)
+    if not workers:
+        return 0.0
     over_s = max(min(PACE_OVER_S, now - began_at), LEAST_S)
-    return await ledger.search.dialled(now - over_s) / over_s
+    dialled, since = await ledger.search.dialled(now - over_s)
+    return dialled / max(now - since, LEAST_S) if dialled else 0.0
 
 
 def _midnight(now: float) -> float:

@@ -12,15 +12,18 @@ import aio_pika
 import pytest
 from click.testing import CliRunner
 
+from consumer.blocks import Block
 from consumer.cli import replay_plan
 from consumer.cli.main import main
 from consumer.cli.replay_plan import MANY, Plan, warnings_of
 from consumer.ledger import Ledger
 from consumer.ledger.workers import WorkerState
 from consumer.limits.calling_hours import CallingHours
+from consumer.messages import CallRequested, Defaults, read_request
 from consumer.messages.local_time import read_hours
 from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay
+from consumer.operations.pauses import blocked_at_hand
 from tests.ledger.test_workers import worker
 from tests.workbench import Bench
 
@@ -62,6 +65,7 @@ def planned(
         speed=speed,
         begins=datetime(2026, 11, 20, hour, 30, tzinfo=UTC),
         hours=more.get("hours", CallingHours()),
+        blocked=more.get("blocked", {}),
     )
     return "\n".join(warnings_of(plan))
 
@@ -212,3 +216,33 @@ async def test_the_plan_says_who_is_paused_and_when_the_portal_is_probed(bench: 
         "1 of 1 paused: no answer; the portal is probed next at 23:59:59 UTC; "
         "what is replayed waits meanwhile\n"
     ) in result.stderr
+
+
+def test_a_block_that_is_in_force_is_named() -> None:
+    told = planned(letters(3), 12, blocked={"b-1": 2, "b-2": 1})
+
+    assert "3 would be blocked again, by b-1, b-2: call-consumer block remove b-1" in told
+
+
+async def test_each_block_is_asked_for_each_request(bench: Bench) -> None:
+    settings = bench.settings()
+    ledger = Ledger(settings.ledger_url.get_secret_value(), settings.queue)
+    await ledger.open()
+    for id_, kind, key, value in (
+        ("b-1", "number", "", ledger.digest("+12025550101")),
+        ("b-2", "metadata", "campaign", "42"),
+    ):
+        await ledger.controls.add_block(Block(id_, kind, key, value, "wrong text", 0.0, "ann"))  # type: ignore[arg-type]  # one of three
+    await ledger.close()
+    calls = [
+        read_request(Bench.request(number, **fields), Defaults(line="reg1"))
+        for number, fields in (
+            ("+12025550101", {}),
+            ("+12025550102", {"metadata": {"campaign": "42"}}),
+            ("+12025550103", {}),
+        )
+    ]
+
+    found = await blocked_at_hand(settings, [c for c in calls if isinstance(c, CallRequested)])
+
+    assert found == {"b-1": 1, "b-2": 1}

@@ -140,7 +140,8 @@ async def test_what_waits_and_what_came_of_requests_is_counted(ledger: Ledger) -
         scheduled=2, next_due_at=NOW + 5, retrying=1, in_doubt=1
     )
     assert await ledger.search.outcomes(NOW - 1) == {"started": 1, "refused": 1, "blocked": 1}
-    assert await ledger.search.dialled(NOW - 1) == 3
+    assert await ledger.search.dialled(NOW - 1) == (3, NOW - 1)
+    assert await ledger.search.dialled(NOW + 1) == (0, NOW + 1)
 
 
 async def test_requests_are_found_by_their_ids_and_by_the_number(ledger: Ledger) -> None:
