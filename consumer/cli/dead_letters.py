@@ -14,9 +14,11 @@ from consumer.cli.ids import NamesIds
 from consumer.cli.progress import Progress
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.messages import rfc3339
+from consumer.messages.endings import in_words
 from consumer.operations.choice import Choice
 from consumer.operations.dead_letter import COLUMNS, DeadLetter, Groups, masked
 from consumer.operations.dead_letters import NoSuchDeadLetter, look
+from consumer.operations.ledger_at_hand import ledger_at_hand
 from consumer.output import ids_of, say, say_csv, shown_id
 from consumer.rabbitmq.topology import topology_of
 from consumer.settings import Settings
@@ -159,16 +161,26 @@ async def _show(settings: Settings, id_: str, *, unmask: bool) -> None:
         told = json.loads(letter.as_json(unmask=unmask))
         say(*json.dumps(told, indent=2, ensure_ascii=False).split("\n"))
         say(f"advice: {letter.advice}")
-    entries = await entries_of(settings, letters)
-    if entries is None:
+    try:
+        async with ledger_at_hand(settings) as ledger:
+            say(*await _known_to(ledger, [letter.id for letter in letters]))
+    except LedgerDown:
         say("ledger: not at hand here; see CALLS_LEDGER_URL")
-    elif not entries:
-        say("ledger: knows nothing of it")
-    for entry in (entries or {}).values():
+
+
+async def _known_to(ledger: Ledger, ids: Sequence[str]) -> list[str]:
+    """Say what the ledger knows: where the requests are, and how their latest calls ended."""
+    told = []
+    for entry in (await ledger.search.entries(ids)).values():
         call = f" as {entry.call_id}" if entry.state == "started" else ""
         since = rfc3339(datetime.fromtimestamp(entry.changed_at, UTC))
         tried = f"attempt {entry.attempt}, replay {entry.replay}"
-        say(f"ledger: {entry.state}{call}, {tried}, since {since}")
+        told.append(f"ledger: {entry.state}{call}, {tried}, since {since}")
+    for ended in (await ledger.completions.latest(ids)).values():
+        how = in_words(ended.ending.outcome, ended.ending.duration_s)
+        began = rfc3339(datetime.fromtimestamp(ended.started_at, UTC))
+        told.append(f"latest call that ended: {how}; replay {ended.replay}, started at {began}")
+    return told or ["ledger: knows nothing of it"]
 
 
 async def entries_of(settings: Settings, letters: Sequence[DeadLetter]) -> dict[str, Entry] | None:

@@ -1,8 +1,8 @@
 """What became of the calls that the portal accepted: which are open, and how others ended."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from consumer import metrics
@@ -26,6 +26,10 @@ _CALLS = (
 _EARLIER = (
     "SELECT request_id, replay, of_call, began_at, NULL FROM completions"
     " WHERE queue = $1 AND outcome IS NULL AND began_at >= $2"
+)
+_ENDED = (
+    "c.request_id, c.replay, c.of_call, c.began_at, c.completed_at, c.outcome,"
+    " c.ended_code, c.ended_reason, c.duration_s, c.cost, c.cost_currency"
 )
 
 
@@ -167,9 +171,7 @@ class Completions:
         """Return what has ended and is not announced, where `call.started` is out."""
         with metrics.LEDGER.labels("to_announce").time():
             rows = await self._store.fetch(
-                "SELECT c.request_id, c.replay, c.of_call, c.began_at, c.completed_at, c.outcome,"
-                " c.ended_code, c.ended_reason, c.duration_s, c.cost, c.cost_currency"
-                " FROM completions c JOIN calls ON calls.queue = c.queue"
+                f"SELECT {_ENDED} FROM completions c JOIN calls ON calls.queue = c.queue"  # noqa: S608
                 " AND calls.request_id = c.request_id"
                 " WHERE c.queue = $1 AND NOT c.announced AND c.outcome IS NOT NULL"
                 " AND (calls.replay > c.replay OR calls.published OR calls.changed_at < $2)"
@@ -179,6 +181,21 @@ class Completions:
                 AT_ONCE,
             )
         return [_completion(row) for row in rows]
+
+    async def latest(self, request_ids: Collection[str]) -> dict[str, Completion]:
+        """Return of each request how the latest call ended of which that is known.
+
+        Args:
+            request_ids: Some, at least one.
+        """
+        with metrics.LEDGER.labels("latest_completions").time():
+            rows = await self._store.fetch(
+                f"SELECT {_ENDED} FROM completions c WHERE c.queue = $1 AND c.outcome IS NOT NULL"  # noqa: S608
+                f" AND c.request_id IN ({marks(request_ids, after=1)}) ORDER BY c.replay",
+                self._queue,
+                *request_ids,
+            )
+        return {row[0]: _completion(row) for row in rows}
 
     async def note_announced(self, completion: Completion) -> None:
         """Note that the broker has the event."""
@@ -227,14 +244,7 @@ def _once_each(rows: Sequence[Sequence[Any]]) -> list[OpenCall]:
 
 
 def _completion(row: Sequence[Any]) -> Completion:
-    request_id, replay, call_id, started_at, completed_at = row[:5]
-    outcome, code, description, duration_s, cost, currency = row[5:]
-    ending = Ending(
-        outcome=outcome,
-        code=code,
-        description=description,
-        duration_s=duration_s,
-        cost=cost,
-        cost_currency=currency,
-    )
+    request_id, replay, call_id, started_at, completed_at, *ended = row
+    names = (field.name for field in fields(Ending))
+    ending = Ending(**dict(zip(names, ended, strict=True)))
     return Completion(request_id, replay, call_id, started_at, completed_at, ending)

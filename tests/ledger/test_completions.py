@@ -118,6 +118,28 @@ async def test_a_call_stays_open_when_another_takes_its_place(
     }
 
 
+async def test_of_several_calls_the_latest_end_that_is_known_is_told(
+    ledgers: tuple[Ledger, Ledger],
+) -> None:
+    ledger, _ = ledgers
+    await ledger.completions.lease.beat("me", at_once=False)
+    entry = await started(ledger)
+    await started(ledger, "r-2")
+    await ledger.earlier.remember_call(entry)
+    again = replace(entry, replay=1, call_id="call of r-1 again")
+    written = await ledger.put(again, entry)
+    assert written is not None
+    await note(ledger, "r-1", ANSWERED)
+
+    told = await ledger.completions.latest(["r-1", "r-2", "r-3"])
+    assert {id_: (each.replay, each.ending) for id_, each in told.items()} == {"r-1": (0, ANSWERED)}
+
+    (call,) = await ledger.completions.open_among(["call of r-1 again"])
+    await ledger.completions.note(call, BUSY, time.time())
+    told = await ledger.completions.latest(["r-1"])
+    assert (told["r-1"].replay, told["r-1"].ending) == (1, BUSY)
+
+
 async def test_the_first_end_counts_and_only_under_the_lease(
     ledgers: tuple[Ledger, Ledger],
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 
@@ -12,6 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from consumer.cli.main import main
+from consumer.ledger import Ledger
+from consumer.ledger.completions import OpenCall
 from consumer.messages import REQUESTED, read_moment
 from consumer.operations.choice import Choice
 from consumer.operations.dead_letter import DeadLetter, Groups, masked
@@ -21,6 +24,7 @@ from consumer.rabbitmq.losses import BrokerUnavailable
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal
 from tests.commands import Command
+from tests.ledger.test_completions import ANSWERED
 from tests.links import Link
 from tests.workbench import Bench
 
@@ -574,6 +578,24 @@ async def test_an_operator_reads_what_failed_why_and_what_to_do(bench: Bench) ->
     assert json.loads(grouped_json[1].splitlines()[0])["count"] == 2
     assert "ledger: failed, attempt 1, replay 0" in shown[1]
     assert {code for code, _ in (listed, exported, grouped, grouped_json, shown)} == {0}
+
+
+async def test_show_tells_how_the_latest_call_ended(bench: Bench) -> None:
+    (request_id,) = await fail(bench, NO_BASE_LINE)
+    ledger = Ledger(bench.given["ledger_url"], bench.queue)
+    await ledger.open()
+    await ledger.completions.follow()
+    await ledger.completions.lease.beat("me", at_once=False)
+    call = OpenCall(request_id, 0, "call-1", 1_795_782_600.0, None)
+    await ledger.completions.note(call, ANSWERED, time.time())
+    await ledger.close()
+
+    code, shown = await said(bench, "dlq", "show", request_id)
+
+    assert code == 0
+    assert shown.splitlines()[-1] == (
+        "latest call that ended: answered, 12.5 s; replay 0, started at 2026-11-27T12:30:00.000Z"
+    )
 
 
 async def test_a_replay_is_planned_before_it_is_done(bench: Bench, portal: SandboxPortal) -> None:
