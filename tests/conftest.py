@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -16,9 +17,11 @@ from uuid import uuid4
 import aio_pika
 import asyncpg
 import pytest
+import structlog
 import uvicorn
 from yarl import URL
 
+from consumer import log
 from consumer.demo import broker as devbroker
 from consumer.ledger import Ledger
 from consumer.messages import COMPLETED, FAILED, STARTED
@@ -33,6 +36,21 @@ from tests.workbench import Bench
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Give logging back as pytest had it: `set_up` changes what all tests share."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    levels = {name: logging.getLogger(name).level for name in log.QUIET}
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    for name, least in levels.items():
+        logging.getLogger(name).setLevel(least)
+    structlog.contextvars.clear_contextvars()
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -144,7 +144,7 @@ async def test_groups_say_how_many_and_what_to_do(bench: Bench) -> None:
 
     assert [(g.count, g.example.id) for g in groups] == [(2, ids[0]), (1, ids[2])]
     assert "from_line" in groups[0].example.advice
-    assert "Correct the number" in groups[1].example.advice
+    assert "--set to_number" in groups[1].example.advice
 
 
 async def test_a_replay_is_dialled_once_its_cause_is_mended(
