@@ -24,7 +24,7 @@ from consumer.ledger import Entry
 from consumer.ledger.completions import Completion
 from consumer.messages import COMPLETED, Invalid, rfc3339
 from consumer.rabbitmq.outgoing import Outgoing
-from consumer.rabbitmq.topology import Topology
+from consumer.rabbitmq.topology import Queue, Topology
 
 GRACE_S = 0.5
 
@@ -77,38 +77,43 @@ class Announcer:
                 return []
         assert_never(entry.state)
 
-    def postponed(
-        self, delivery: Delivery, wait_s: float, entry: Entry | None = None
-    ) -> Announcement:
+    def postponed(self, delivery: Delivery, wait_s: float, entry: Entry) -> Announcement:
         """Return the request, for the delay queue nearest to *wait_s* seconds."""
-        headers = delivery.headers.as_amqp() | {"x-reason": "let_pass"}
-        if entry is not None:
-            headers = replace(
-                delivery.headers,
-                attempt=entry.attempt,
-                # Made use of: where the ledger is lost, it would be taken for another.
-                redial=delivery.headers.redial and delivery.headers.replay > entry.replay,
-                unsure_since=None if entry.unsure_since is None else _moment(entry.unsure_since),
-            ).as_amqp() | _trouble(entry)
+        headers = replace(
+            delivery.headers,
+            attempt=entry.attempt,
+            # Made use of: where the ledger is lost, it would be taken for another.
+            redial=delivery.headers.redial and delivery.headers.replay > entry.replay,
+            unsure_since=None if entry.unsure_since is None else _moment(entry.unsure_since),
+        ).as_amqp() | _trouble(entry)
         # What was to be 30 s when it was recorded shall not become six times 5 s a moment later.
-        queue = self._topology.delay_for(wait_s + (GRACE_S if entry is not None else 0.0))
+        queue = self._topology.delay_for(wait_s + GRACE_S)
         delay = next(d for d, known in self._topology.delays.items() if known is queue)
         return Announcement(
-            Outgoing(
-                body=delivery.body,
-                headers=headers,
-                routing_key=queue.name,
-                correlation_id=delivery.request_id,
-            ),
+            self._again(delivery, headers, queue),
             "call.delayed",
             fields={
                 "queue": queue.name,
                 "wait_s": round(max(wait_s, 0.0), 1),
-                "code": entry.code if entry else None,
+                "code": entry.code or None,
                 "cause": _cause(entry),
-                "unsure": bool(entry and entry.unsure_since is not None),
+                "unsure": entry.unsure_since is not None,
             },
             counter=metrics.DELAYED.labels(delay),
+        )
+
+    def let_pass(self, delivery: Delivery) -> Announcement:
+        """Return the request as it came, for the end of its queue."""
+        headers = delivery.headers.as_amqp()
+        return Announcement(self._again(delivery, headers, self._topology.requests))
+
+    @staticmethod
+    def _again(delivery: Delivery, headers: Mapping[str, Any], queue: Queue) -> Outgoing:
+        return Outgoing(
+            body=delivery.body,
+            headers=headers,
+            routing_key=queue.name,
+            correlation_id=delivery.request_id,
         )
 
     def cancelled(self, entry: Entry, trace: tuple[tuple[str, str], ...] = ()) -> Announcement:

@@ -26,6 +26,7 @@ from consumer.results import (
     Expired,
     Forbidden,
     Freed,
+    LetPass,
     Postponed,
     Rejected,
     Result,
@@ -93,13 +94,15 @@ class Attempts:
             return ruled_out
         self._caller.check()
         if not self._caller.is_free() and self._controls.must_let_pass():
-            return Postponed(0.0)
+            return LetPass()
         with self._waits:
             turn = await self._caller.turn()
+        known = self._controls.current.version  # and all below is asked under no earlier one
+        self._caller.check()
         if (ruled_out := await self._ruled_out(call, draft, was)) is not None:
             return ruled_out
         send_before = time.monotonic() + STALE_CLAIM_S
-        claimed = await self._claim(call, draft, was)
+        claimed = await self._claim(call, draft, was, known)
         if not isinstance(claimed, Entry):
             return claimed
         if time.monotonic() > send_before or self._caller.stopping:
@@ -122,6 +125,8 @@ class Attempts:
         if isinstance(call, Invalid) or entry.state != "delayed" or entry.unsure_since is not None:
             return Postponed(wait_s, entry)
         draft = self._draft(delivery, call, entry.attempt, entry.replay)
+        if draft.body_digest != entry.body_digest or delivery.headers.replay > entry.replay:
+            return Postponed(wait_s, entry)  # it is not this content that waits
         return await self._forbidden_still(call, draft, entry) or Postponed(wait_s, entry)
 
     def _draft(self, delivery: Delivery, call: CallRequested, attempt: int, replay: int) -> Entry:
@@ -174,27 +179,37 @@ class Attempts:
         return Forbidden(draft, was, Failure(blocked.code, blocked.description))
 
     async def _claim(
-        self, call: CallRequested, draft: Entry, was: Entry | None
-    ) -> Entry | Forbidden | None:
-        """Write down that we are about to dial, however long that takes."""
+        self, call: CallRequested, draft: Entry, was: Entry | None, known: bytes
+    ) -> Entry | Forbidden | Freed | None:
+        """Write down that we are about to dial, however long that takes.
+
+        Where it took long, a pause or a block may have come since: then all is asked once more.
+        """
+        entry, waited = claim(draft, was, time.time()), False
         while True:
             try:
-                if not self._rules.max_per_number:
-                    return await self._write_claim(draft, was)
-                async with self._counting:  # or two calls to a number would not count each other
-                    since = time.time() - DAY_S
-                    dialled = await self._ledger.search.calls_to_number(draft, since)
-                    forbidden = self._forbidden(call, draft, was, dialled)
-                    return forbidden or await self._write_claim(draft, was)
+                claimed = await self._write_claim(call, entry, was, known)
             except LedgerDown as error:
+                waited = True  # it may be written all the same: to write it again tells
                 with self._waits:
                     await self._recovery.wait(error)
+            else:
+                return Freed(claimed) if waited and isinstance(claimed, Entry) else claimed
 
-    async def _write_claim(self, draft: Entry, was: Entry | None) -> Entry | None:
+    async def _write_claim(
+        self, call: CallRequested, entry: Entry, was: Entry | None, known: bytes
+    ) -> Entry | Forbidden | None:
+        if not self._rules.max_per_number:
+            return await self._write(entry, was, known)
+        async with self._counting:  # or two calls to a number would not count each other
+            dialled = await self._ledger.search.calls_to_number(entry, time.time() - DAY_S)
+            forbidden = self._forbidden(call, entry, was, dialled)
+            return forbidden or await self._write(entry, was, known)
+
+    async def _write(self, entry: Entry, was: Entry | None, known: bytes) -> Entry | None:
         if was is not None and was.state == "started":
             await self._ledger.earlier.remember_call(was)
-        known = self._controls.current.version
-        claimed = await self._ledger.claim(claim(draft, was, time.time()), was, known)
+        claimed = await self._ledger.claim(entry, was, known)
         if claimed is None:
             await self._controls.refresh()
         return claimed

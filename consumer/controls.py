@@ -79,7 +79,7 @@ class LiveControls:
         self.blocks = Blocks(self.current.blocks)
         if self.current.blocks != was.blocks:
             log.info("controls.blocks", blocks=len(self.current.blocks))
-            self._has_new_blocks = not at_start and self.current.blocks != ()
+            self._has_new_blocks = not at_start and not set(self.current.blocks) <= set(was.blocks)
         if (self.current.pause is None) != (was.pause is None):
             self._obey()
 

@@ -92,7 +92,8 @@ class Processor:
                     if isinstance(message, Unreadable)
                     else await self._take_step(message)
                 )
-                done = await self._recorder.carry_out(result, message)
+                if result is not None:  # else something has changed meanwhile: look again
+                    done = await self._recorder.carry_out(result, message)
             except LedgerDown as error:
                 with self._waits:
                     await self._recovery.wait(error)
@@ -104,7 +105,7 @@ class Processor:
 
     # --- steps: each returns what it came to
 
-    async def _take_step(self, delivery: Delivery) -> Result:
+    async def _take_step(self, delivery: Delivery) -> Result | None:
         entry = await self._ledger.get(delivery.request_id)
         if entry is None:
             return await self._begin(delivery)
@@ -118,7 +119,7 @@ class Processor:
         digest = self._ledger.digest(delivery.fields)
         return await self._follow(next_step(known, delivery.headers, digest), entry, delivery)
 
-    async def _follow(self, step: Step, entry: Entry, delivery: Delivery) -> Result:
+    async def _follow(self, step: Step, entry: Entry, delivery: Delivery) -> Result | None:
         match step:
             case IdConflict():
                 text = "request_id: another request already has this id, with other content"
@@ -150,7 +151,7 @@ class Processor:
             return AlreadyKnown(entry, asked_again)
         return Ignored()
 
-    async def _begin(self, delivery: Delivery) -> Result:
+    async def _begin(self, delivery: Delivery) -> Result | None:
         """Begin a request that the ledger does not know, believing what its headers say."""
         headers = delivery.headers
         lost = headers.unsure_since is not None and not headers.redial
@@ -161,15 +162,17 @@ class Processor:
             await self._beginning.note_first()
         return await self._attempt(delivery, None, headers.attempt, headers.replay)
 
-    async def _replay(self, entry: Entry, delivery: Delivery) -> Result:
+    async def _replay(self, entry: Entry, delivery: Delivery) -> Result | None:
         """Try again what a person wants tried again; what was in doubt is looked up once more."""
         call, replay = delivery.request, delivery.headers.replay
         if isinstance(call, Invalid):
             return Rejected(call)
         doubt = await self._doubt_about_number(entry, delivery)
-        if doubt is not None and not delivery.headers.redial:
+        if doubt is not None and (entry.cancelled_at or not delivery.headers.redial):
             digest = self._ledger.digest(delivery.fields)
             return Reopened(doubt, entry, replay, digest)
+        if entry.cancelled_at:
+            return TakenBack(entry, replay)
         return await self._attempt(delivery, entry, 1, replay)
 
     async def _doubt_about_number(self, entry: Entry, delivery: Delivery) -> Entry | None:
@@ -191,7 +194,7 @@ class Processor:
         number = delivery.call.to_number if delivery.call else None
         return entry.target_digest == self._ledger.digest(number, entry.line)
 
-    async def _reconcile(self, entry: Entry, delivery: Delivery) -> Result:
+    async def _reconcile(self, entry: Entry, delivery: Delivery) -> Result | None:
         """Look a call in doubt up; dial again only if it did not ring, or the rules allow it."""
         self._caller.check()
         with self._waits:
@@ -205,7 +208,5 @@ class Processor:
 
     async def _attempt(
         self, delivery: Delivery, was: Entry | None, attempt: int, replay: int
-    ) -> Result:
-        """Make an attempt; look again where something has changed meanwhile."""
-        result = await self._attempts.make(delivery, was, attempt, replay)
-        return await self._take_step(delivery) if result is None else result
+    ) -> Result | None:
+        return await self._attempts.make(delivery, was, attempt, replay)

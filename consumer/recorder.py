@@ -19,6 +19,7 @@ from consumer.results import (
     Closing,
     Decided,
     Ignored,
+    LetPass,
     Passing,
     Postponed,
     Rejected,
@@ -90,8 +91,8 @@ class Recorder:
             case AlreadyKnown(entry):
                 return entry
             case Postponed(_, entry):
-                return entry if entry is not None and entry.state == "delayed" else None
-            case Ignored():
+                return entry if entry.state == "delayed" else None
+            case Ignored() | LetPass():
                 return None
             case _:
                 return await self._record(entry_after(result, time.time()), result.was)
@@ -102,6 +103,8 @@ class Recorder:
         match result, message:
             case Rejected(error), _:
                 return self._announcer.invalid(message, error)
+            case LetPass(), Delivery():
+                return [self._announcer.let_pass(message)]
             case Postponed(wait_s, waiting), Delivery():
                 return [self._announcer.postponed(message, wait_s, waiting)]
             case _, Delivery() if entry is not None:
@@ -122,6 +125,8 @@ class Recorder:
         reached = replace(reached, clock_offset_s=self._ages.clock_offset_s())
         while True:
             try:
+                if was is not None and was.state == "started" and reached.state != "started":
+                    await self._ledger.earlier.remember_call(was)
                 written = await self._ledger.put(reached, was)
                 if written is not None:
                     self._ages.note(written, was)

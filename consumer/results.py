@@ -30,7 +30,12 @@ class Postponed:
     """It waits; nothing about it has changed."""
 
     wait_s: float
-    entry: Entry | None = None
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class LetPass:
+    """It makes way for those behind it in its queue, and comes again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +131,7 @@ Closing = Decided | Expired | Forbidden | Scheduled | TakenBack
 """A new state, to be recorded in place of *was* and published."""
 Passing = Doubted | Reopened | Freed
 """A new state, to be recorded in place of *was*."""
-Result = Rejected | Postponed | AlreadyKnown | Ignored | Closing | Passing
+Result = Rejected | Postponed | LetPass | AlreadyKnown | Ignored | Closing | Passing
 
 
 def entry_after(result: Closing | Passing, now: float) -> Entry:

@@ -133,6 +133,6 @@ def _when_delayed(known: Known, *, same: bool, replayed: bool) -> Step:
 
 def _tried_anew(entry: Entry) -> Step:
     """Say what a replay of a closed request asks for; what was taken back stays so."""
-    if not entry.cancelled_at:
-        return Replayed()
+    if not entry.cancelled_at or (entry.state == "failed" and entry.unsure_since is not None):
+        return Replayed()  # a doubt is settled first
     return Cancelled() if entry.state == "failed" else Duplicate(asked_again=True)

@@ -13,7 +13,7 @@ from consumer.blocks import Block
 from consumer.caller import GivenBack, Turn
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
 from consumer.findings import Found, HistoryFinding, NoHistory, NotFound
-from consumer.ledger import Entry, Ledger
+from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.limits.calling_hours import CallingHours
 from consumer.limits.own_rules import OwnRules
 from consumer.messages.local_time import Hours
@@ -363,3 +363,140 @@ async def test_what_another_process_claimed_is_waited_for(desk: Desk) -> None:
 
     assert (await desk.take_back()).state == "placing"
     assert desk.publisher.sent == []
+
+
+# --- what a hostile review broke
+
+
+async def test_a_claim_that_waited_for_the_ledger_asks_again_whether_calls_are_paused(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.ledger.recovery.RETRY_S", 0.0)
+    processor, write, failures = deciding(desk, STARTED), desk.ledger.claim, [LedgerDown("busy")]
+
+    async def failing(entry: Entry, was: Entry | None, controls: bytes) -> Entry | None:
+        if failures:
+            await desk.ledger.controls.pause("wrong text", "ann")
+            await desk.controls.refresh()
+            raise failures.pop()
+        return await write(entry, was, controls)
+
+    monkeypatch.setattr(desk.ledger, "claim", failing)
+    with pytest.raises(GivenBack):
+        await processor.process(delivery())
+
+    assert desk.caller.placed == []
+
+
+async def test_a_claim_whose_answer_was_lost_is_free_and_no_doubt(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.ledger.recovery.RETRY_S", 0.0)
+    processor, write, failures = deciding(desk, STARTED), desk.ledger.claim, [LedgerDown("busy")]
+
+    async def failing(entry: Entry, was: Entry | None, controls: bytes) -> Entry | None:
+        written = await write(entry, was, controls)
+        if failures:
+            raise failures.pop()
+        return written
+
+    monkeypatch.setattr(desk.ledger, "claim", failing)
+    await processor.process(delivery())
+
+    assert len(desk.caller.placed) == 1
+    assert (await desk.entry()).unsure_since is None
+    assert desk.publisher.names == ["started"]
+
+
+async def test_a_copy_with_other_content_that_is_blocked_ends_nothing(desk: Desk) -> None:
+    await deciding(desk, REFUSED).process(delivery(metadata={"campaign": "42"}))
+    desk.caller.decisions = [UNAVAILABLE]
+    processor = desk.processor()
+    await processor.process(delivery(replay=1))
+    await desk.ledger.controls.add_block(block())
+
+    await processor.process(delivery(metadata={"campaign": "42"}))
+
+    assert (await desk.entry()).state == "delayed"
+    assert desk.publisher.names[-1] == "postponed"
+
+
+async def test_the_first_call_stays_known_while_a_second_waits_for_the_morning(desk: Desk) -> None:
+    await deciding(desk, STARTED).process(delivery())
+    opens = (datetime.now(UTC).hour + 2) % 24
+    desk.hours = CallingHours(Hours(opens * 3600, opens * 3600 + 1800))
+
+    await desk.processor().process(delivery(replay=1, redial=True))
+
+    assert (await desk.entry()).scheduled == "calling_hours"
+    assert set(await desk.ledger.search.known_calls(["c1"])) == {"c1"}
+
+
+async def test_calls_that_others_took_the_place_of_count_for_their_number(desk: Desk) -> None:
+    desk.rules = OwnRules(max_per_number=2)
+    processor = deciding(desk, STARTED, Announce("c2"), Announce("c3"))
+
+    await processor.process(delivery())
+    await processor.process(delivery(replay=1, redial=True))
+    await processor.process(delivery(replay=2, redial=True))
+
+    assert len(desk.caller.placed) == 2
+    assert desk.publisher.last["code"] == "NUMBER_LIMIT"
+
+
+async def unsure_and_taken_back(desk: Desk) -> None:
+    await deciding(desk, UNSURE).process(delivery())
+    desk.reconciler.findings = [NoHistory()]
+    await make_due(desk)
+    await desk.processor(lag_s=0.0).process(delivery())
+    await desk.take_back()
+
+
+async def test_a_doubt_that_was_left_to_a_person_is_looked_up_though_it_was_taken_back(
+    desk: Desk,
+) -> None:
+    await unsure_and_taken_back(desk)
+    desk.reconciler.findings = [Found("c7")]
+
+    await desk.processor(lag_s=0.0).process(delivery(replay=1))
+
+    assert (await desk.entry()).call_id == "c7"
+    assert desk.publisher.names[-1] == "started"
+
+
+async def test_such_a_doubt_stays_known_when_its_letter_is_edited(desk: Desk) -> None:
+    await unsure_and_taken_back(desk)
+    was = await desk.entry()
+
+    await desk.processor(lag_s=0.0).process(delivery(replay=1, to_number="+12025550109"))
+
+    assert desk.publisher.last["reason"] == "cancelled"
+    assert [each.claimed_at for each in await desk.ledger.earlier.doubts_of("r-1")] == [
+        was.claimed_at
+    ]
+    assert len(desk.caller.placed) == 1
+
+
+async def test_a_redial_of_what_is_in_doubt_and_taken_back_is_looked_up(desk: Desk) -> None:
+    await deciding(desk, UNSURE).process(delivery())
+    await desk.take_back()
+    await make_due(desk)
+    desk.reconciler.findings = [NotFound(conclusive=True)]
+
+    await desk.processor(lag_s=0.0).process(delivery(replay=1, redial=True))
+
+    assert len(desk.caller.placed) == 1
+    assert (await desk.entry()).reason == "cancelled"
+
+
+async def test_only_a_new_block_sorts_what_waits(desk: Desk) -> None:
+    desk.waiting = 5
+    for change, sorts in (
+        (desk.ledger.controls.add_block(block()), True),
+        (desk.ledger.controls.add_block(replace(block(), id="b-2")), True),
+        (desk.ledger.controls.remove_block("b-2"), False),
+    ):
+        await change
+        await desk.controls.refresh()
+        assert desk.controls._has_new_blocks == sorts  # noqa: SLF001  # nobody else tells
+        await desk.controls._begin_to_sort_out()  # noqa: SLF001  # as `run` does each second

@@ -27,12 +27,13 @@ class Earlier:
         """Keep the call of *entry* known, though another call is about to take its place."""
         with metrics.LEDGER.labels("remember_call").time():
             await self._store.execute(
-                "INSERT INTO earlier_calls (call_id, claimed_at, queue, request_id)"
-                " VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+                "INSERT INTO earlier_calls (call_id, claimed_at, queue, request_id, number_digest)"
+                " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
                 self._name_of_call(entry),
                 entry.claimed_at,
                 self._queue,
                 entry.request_id,
+                entry.number_digest,
             )
         if entry.call_id is not None:
             await self._completions.keep_open(entry, entry.call_id)

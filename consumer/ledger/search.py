@@ -112,9 +112,12 @@ class Search:
         """
         with metrics.LEDGER.labels("calls_to_number").time():
             rows = await self._store.fetch(
-                "SELECT count(*) FROM calls WHERE number_digest = $1 AND claimed_at >= $2"
+                "SELECT (SELECT count(*) FROM calls WHERE number_digest = $1 AND claimed_at >= $2"
                 " AND (state = 'started' OR ((state = 'placing' OR unsure_since IS NOT NULL)"
-                " AND NOT (queue = $3 AND request_id = $4)))",
+                " AND NOT (queue = $3 AND request_id = $4))))"
+                " + (SELECT count(*) FROM earlier_calls WHERE number_digest = $1"
+                " AND claimed_at >= $2 AND NOT EXISTS (SELECT 1 FROM calls"
+                " WHERE calls.call_id = earlier_calls.call_id AND calls.state = 'started'))",
                 entry.number_digest,
                 since,
                 self._queue,

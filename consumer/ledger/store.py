@@ -134,7 +134,9 @@ MIGRATIONS: tuple[str, ...] = (
     );
     ALTER TABLE earlier_calls ADD COLUMN queue TEXT NOT NULL DEFAULT '';
     ALTER TABLE earlier_calls ADD COLUMN request_id TEXT NOT NULL DEFAULT '';
+    ALTER TABLE earlier_calls ADD COLUMN number_digest TEXT NOT NULL DEFAULT '';
     CREATE INDEX earlier_calls_by_request ON earlier_calls (queue, request_id);
+    CREATE INDEX earlier_calls_by_number ON earlier_calls (number_digest, claimed_at);
     CREATE TABLE letter_acts (
         queue TEXT NOT NULL,
         request_id TEXT NOT NULL,
