@@ -19,6 +19,7 @@ import asyncpg
 import pytest
 import structlog
 import uvicorn
+from hypothesis import HealthCheck, settings
 from yarl import URL
 
 from consumer import log
@@ -36,6 +37,11 @@ from tests.workbench import Bench
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+
+# A machine may be busy: how long an example takes says nothing.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)

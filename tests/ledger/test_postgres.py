@@ -146,7 +146,7 @@ async def test_an_address_that_cannot_be_read_is_down() -> None:
 async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "consumer.ledger.postgres", None)
 
-    with pytest.raises(LedgerDown, match=r"pip install 'call-consumer\[postgres\]'"):
+    with pytest.raises(LedgerDown, match=r"pip install '\.\[postgres\]'"):
         Ledger("postgresql://host/database", QUEUE)
 
 

@@ -428,7 +428,7 @@ async def test_an_hour_of_bad_gateways_is_a_pause_for_doubt_and_nobody_is_phoned
         await bench.event(first)
         portal.patch({"trouble": "502 page, placed"})
         for number in range(16):
-            await bench.ask(f"+12025550{184 + number:03}", text_to_pronounce=f"call {number}")
+            await bench.ask(f"+1202555{1000 + number}", text_to_pronounce=f"call {number}")
         await bench.until(lambda: app.breaker.detail.startswith("open for doubt"))
         portal.patch({"trouble": None})
         await bench.until(lambda: len({e["request_id"] for e in bench.heard}) == 17)
