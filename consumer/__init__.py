@@ -51,8 +51,8 @@ The modules at the top, in reading order:
 
 The rooms, each for one thing outside, or one kind of work:
 
-    messages/       requests, cancellations, endings, formats, numbers, local_time: the contract
-                    in, how its fields are written, and how calls end
+    messages/       bodies, requests, cancellations, endings, formats, numbers, local_time: the
+                    contract in, how its fields are written, and how calls end
     bitrix24/       errors, lookup, known_words, responses, call_history, call_endings, portal,
                     transport, redaction, access, tokens, token_server, seal, scopes: all that is
                     known of Bitrix24
@@ -71,7 +71,8 @@ The rooms, each for one thing outside, or one kind of work:
                     what the commands do
     cli/            main, program, run, check, login, portal, schema, upstream, cancel, orders,
                     pause, blocks, show, status, dlq, dead_letters, filters, ids, plan, replay,
-                    replay_plan, discard, notes, progress, sandbox, tour, console: the commands
+                    replay_plan, replay_warnings, discard, notes, progress, sandbox, tour, console:
+                    the commands
     sandbox/        app, control, parameters, portal, rules, answers, replies, numbers, history,
                     limits, methods, oauth, request, switches: a stand-in portal
     demo/           tour, requests, screen, account, environment, broker, private_node, login,

@@ -4,20 +4,27 @@ import json
 import sys
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import click
 import structlog
 
 from consumer import log as logging_
-from consumer.cli.console import run, settings_or_exit, who
+from consumer.cli.console import Failed, run, settings_or_exit, who
+from consumer.cli.dead_letters import entries_of
 from consumer.cli.filters import filters
 from consumer.cli.ids import NamesIds
 from consumer.cli.notes import Notes
 from consumer.cli.plan import (
     HOW_TO_NAME_IDS,
+    Chosen,
     all_option,
+    causes,
+    chosen_letters,
     chosen_of,
+    counted,
     goes_on,
     ids_argument,
     ids_file_option,
@@ -25,10 +32,13 @@ from consumer.cli.plan import (
     tell,
 )
 from consumer.cli.progress import Progress
-from consumer.cli.replay_plan import planned
+from consumer.cli.replay_plan import Plan
+from consumer.cli.replay_warnings import warnings_of
+from consumer.limits.calling_hours import CallingHours
 from consumer.messages import CallRequested
 from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay, send_back
+from consumer.operations.pauses import blocked_at_hand, pauses_at_hand
 from consumer.output import say, shown_id
 from consumer.rabbitmq.connection import connect
 from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
@@ -133,3 +143,43 @@ def _edits(edits: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             raise click.UsageError(f"--set {name}= takes {_TAKE_JSON[name]}") from None
     return parsed
+
+
+async def planned(
+    settings: Settings, what: Chosen, how: Replay, rate: float | None
+) -> Sequence[DeadLetter]:
+    """Say what a replay would do, before it does it, and return what is chosen.
+
+    Raises:
+        Failed: An edited request would be refused, or as `chosen_letters` has it.
+        NoSuchDeadLetter: An id names none.
+    """
+    letters = await chosen_letters(settings, what)
+    for letter in letters:
+        if (mistake := how.mistake(letter)) is not None:
+            raise Failed(f"{shown_id(letter.id)} would be refused after --set: {mistake}")
+    plan = await _plan_of(settings, letters, how, rate)
+    lasts_s = plan.lasts.total_seconds()
+    say(f"{counted(len(letters))}, about {lasts_s:.0f} s at {plan.speed:g} a second", err=True)
+    say(*causes(letters), *warnings_of(plan), err=True)
+    return letters
+
+
+async def _plan_of(
+    settings: Settings, letters: Sequence[DeadLetter], how: Replay, rate: float | None
+) -> Plan:
+    """Gather what warnings need to know."""
+    entries = await entries_of(settings, letters) or {}
+    defaults = settings.request_defaults
+    plan = Plan(
+        letters=letters,
+        how=how,
+        started=[id_ for id_, entry in entries.items() if entry.state == "started"],
+        pause_after=settings.pause_after,
+        speed=min(x for x in (rate, settings.rate_per_s or None, float("inf")) if x),
+        begins=datetime.now().astimezone(),
+        hours=CallingHours(settings.calling_hours, settings.calling_days, settings.time_zone),
+        defaults=replace(defaults, line=defaults.line or "the worker's"),
+        paused=await pauses_at_hand(settings),
+    )
+    return replace(plan, blocked=await blocked_at_hand(settings, plan.calls))

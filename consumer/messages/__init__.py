@@ -1,5 +1,6 @@
 """The wire: what upstream systems publish, and the words that requests and events share."""
 
+from consumer.messages.bodies import MAX_BODY_BYTES, Invalid, read_json
 from consumer.messages.cancellations import CallCancel, read_cancel
 from consumer.messages.endings import CallOutcome, Ending
 from consumer.messages.formats import read_moment, rfc3339
@@ -8,17 +9,14 @@ from consumer.messages.requests import (
     CANCEL,
     COMPLETED,
     FAILED,
-    MAX_BODY_BYTES,
     MAX_METADATA,
     REQUESTED,
     STARTED,
     CallRequested,
     ConfirmedBy,
     Defaults,
-    Invalid,
     Reason,
     read_body,
-    read_json,
     read_request,
     readable_id,
 )

@@ -7,14 +7,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, StringConstraints, ValidationError, field_validator
 
+from consumer.messages.bodies import Invalid, read_json
 from consumer.messages.requests import (
     AS_SENT,
     CANCEL,
-    Invalid,
     RequestId,
     absent_rather_than_null,
     describe,
-    read_json,
     readable_id,
 )
 

@@ -2,8 +2,9 @@
 
 from pydantic import TypeAdapter, ValidationError
 
+from consumer.messages.bodies import Invalid
 from consumer.messages.formats import mismatch
-from consumer.messages.requests import AS_SENT, PLAIN_WORDS, Defaults, Invalid, Number
+from consumer.messages.requests import AS_SENT, PLAIN_WORDS, Defaults, Number
 
 _NUMBERS: TypeAdapter[str] = TypeAdapter(Number, config=AS_SENT)
 

@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from consumer.blocks import Block
-from consumer.cli import replay_plan
+from consumer.cli import replay
 from consumer.cli.main import main
-from consumer.cli.replay_plan import MANY, Plan, warnings_of
+from consumer.cli.replay_plan import Plan
+from consumer.cli.replay_warnings import MANY, warnings_of
 from consumer.ledger import Ledger
 from consumer.ledger.workers import WorkerState
 from consumer.limits.calling_hours import CallingHours
@@ -122,7 +123,7 @@ async def test_an_operator_is_warned_by_the_clock_of_the_place(
         message = aio_pika.Message(body, headers={"x-reason": "refused"}, message_id=f"m{number}")
         await bench.channel.default_exchange.publish(message, f"{bench.queue}.dlq")
     late = SimpleNamespace(now=lambda: datetime(2026, 11, 20, 23, 10, tzinfo=UTC))
-    monkeypatch.setattr(replay_plan, "datetime", late)
+    monkeypatch.setattr(replay, "datetime", late)
     monkeypatch.setenv("TZ", "UTC")
     names = ("rabbitmq_url", "exchange", "queue")
     env = {f"CALLS_{name.upper()}": str(bench.given[name]) for name in names}
