@@ -255,7 +255,7 @@ class SharedCrossings(Crossings):
 
 def test_every_crossing_ends_as_the_rules_say() -> None:
     run_state_machine_as_test(
-        Crossings, settings=settings(max_examples=150, stateful_step_count=25, deadline=None)
+        Crossings, settings=settings(max_examples=60, stateful_step_count=25, deadline=None)
     )
 
 

@@ -5,7 +5,7 @@ from functools import cache
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.limits.calling_hours import CallingHours
@@ -195,7 +195,7 @@ def situations(draw: st.DrawFn) -> tuple[tuple[int, int], frozenset[int], str, d
 
 
 @given(situations())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120)
 def test_it_is_what_the_clock_on_the_wall_says(
     situation: tuple[tuple[int, int], frozenset[int], str, datetime],
 ) -> None:
