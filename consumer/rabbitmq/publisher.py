@@ -11,14 +11,14 @@ import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import DeliveryError
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from pamqp import commands
 
 from consumer import metrics
 from consumer.errors import OperatorError
 from consumer.rabbitmq.confirming_link import ConfirmingLink
 from consumer.rabbitmq.last_tries import LastTries
-from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
+from consumer.rabbitmq.losses import BrokerUnavailable, link_losses, words_of
 from consumer.rabbitmq.outgoing import Outgoing, build_message
 
 DEADLINE_S = 5.0
@@ -30,12 +30,13 @@ LONGEST_BACKOFF_S = 60.0
 
 log = structlog.get_logger(__name__)
 
-FailureReason = Literal["unroutable", "nacked", "timed_out", "disconnected"]
+FailureReason = Literal["unroutable", "nacked", "forbidden", "timed_out", "disconnected"]
 
 
 _HINTS: dict[FailureReason, str] = {
     "unroutable": "no queue takes it yet: start the worker once, it declares them",
     "nacked": "the queue is full or refuses it: see the broker",
+    "forbidden": "this user may not publish there: see Rights on the broker in OPERATING.md",
     "timed_out": "the broker did not confirm in time: it may have arrived all the same",
     "disconnected": "the link to the broker broke: it may have arrived all the same",
 }
@@ -44,8 +45,8 @@ _HINTS: dict[FailureReason, str] = {
 class NotPublished(OperatorError):
     """Raised when the broker did not confirm a message; *reason* tells what happened to it.
 
-    ``unroutable``: no queue for it. ``nacked``: a queue refused it. ``timed_out`` and
-    ``disconnected``: it may have arrived all the same.
+    ``unroutable``: no queue for it. ``nacked``: a queue refused it. ``forbidden``: the broker
+    refused this user. ``timed_out`` and ``disconnected``: it may have arrived all the same.
     """
 
     def __init__(self, reason: FailureReason, detail: str = "") -> None:
@@ -136,6 +137,8 @@ class Publisher:
             await self._link.give_up(channel)
             if isinstance(error.__cause__, TimeoutError):
                 raise NotPublished("timed_out", routing_key) from None
+            if isinstance(error.__cause__, ChannelAccessRefused):
+                raise NotPublished("forbidden", words_of(error.__cause__)) from None
             raise NotPublished("disconnected", str(error)) from None
 
     @asynccontextmanager

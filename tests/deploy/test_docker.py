@@ -26,6 +26,7 @@ from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
 from consumer.operations.upstream import listening, publish_requests
 from consumer.rabbitmq.declaration import declare
+from consumer.rabbitmq.publisher import NotPublished
 from consumer.rabbitmq.topology import topology_of
 from consumer.settings import Settings
 from tests.commands import Command
@@ -288,6 +289,15 @@ async def dead_letters(url: str, count: int) -> dict[str, DeadLetter]:
 
 
 @needs_server
+async def test_who_may_not_publish_is_told_so(node: PrivateNode) -> None:
+    body = json.dumps(Bench.request("+12025550100")).encode()
+    with pytest.raises(NotPublished) as caught:
+        await publish_requests(url_of(node, "listener"), "calls", [body])
+
+    assert caught.value.reason == "forbidden"
+    assert "refused for user 'listener'" in str(caught.value)
+
+
 async def test_with_these_rights_requests_go_all_the_way(
     node: PrivateNode, portal_url: str, call_consumer: Callable[..., Command]
 ) -> None:
