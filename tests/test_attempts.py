@@ -408,12 +408,35 @@ async def test_a_claim_whose_answer_was_lost_is_free_and_no_doubt(
     assert desk.publisher.names == ["started"]
 
 
+async def test_a_claim_that_was_written_before_a_pause_is_not_dialled_after_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.ledger.recovery.RETRY_S", 0.0)
+    processor, write, failures = deciding(desk, STARTED), desk.ledger.claim, [LedgerDown("busy")]
+
+    async def failing(entry: Entry, was: Entry | None, controls: bytes) -> Entry | None:
+        written = await write(entry, was, controls)
+        if failures:
+            await desk.ledger.controls.pause("wrong text", "ann")
+            await desk.controls.refresh()
+            raise failures.pop()
+        return written
+
+    monkeypatch.setattr(desk.ledger, "claim", failing)
+    with pytest.raises(GivenBack):
+        await processor.process(delivery())
+
+    assert desk.caller.placed == []
+    assert (await desk.entry()).state == "delayed"
+
+
 async def test_a_copy_with_other_content_that_is_blocked_ends_nothing(desk: Desk) -> None:
     await deciding(desk, REFUSED).process(delivery(metadata={"campaign": "42"}))
     desk.caller.decisions = [UNAVAILABLE]
     processor = desk.processor()
     await processor.process(delivery(replay=1))
     await desk.ledger.controls.add_block(block())
+    await desk.controls.refresh()
 
     await processor.process(delivery(metadata={"campaign": "42"}))
 
@@ -485,6 +508,7 @@ async def test_a_redial_of_what_is_in_doubt_and_taken_back_is_looked_up(desk: De
 
     await desk.processor(lag_s=0.0).process(delivery(replay=1, redial=True))
 
+    assert len(desk.reconciler.looked_up) == 1
     assert len(desk.caller.placed) == 1
     assert (await desk.entry()).reason == "cancelled"
 
