@@ -6,8 +6,9 @@ The path of a message:
 
 The modules at the top, in reading order:
 
-    app             the wiring, the start, the stop
-    assembly        puts together what a request meets on its way
+    app             a worker: its parts, the start, the stop
+    parts           what a worker is made of: the broker's, the portal's, the records'
+    assembly        joins those parts: on the way of a request, and beside the calls
     startup         the steps of a start, tried until broker and ledger are there
     shutdown        the steps of a stop, each with a limit
     heartbeat       a worker's sign of life in the ledger
