@@ -1,48 +1,29 @@
 """Which messages belong to which state: events, delayed requests, dead letters. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Literal, assert_never
-
-from prometheus_client import Counter
+from typing import Any, assert_never
 
 from consumer import metrics
 from consumer.delivery import Delivery, Unreadable
 from consumer.events import (
-    CallCompleted,
     CallFailed,
     CallStarted,
     Event,
     cloud_event_headers,
     event_id,
     event_type,
+    invalid_event,
     invalid_event_id,
     to_json,
 )
 from consumer.ledger import Entry
-from consumer.ledger.completions import Completion
-from consumer.messages import COMPLETED, Invalid, rfc3339
-from consumer.rabbitmq.outgoing import Outgoing
+from consumer.messages import Invalid, rfc3339_at
+from consumer.rabbitmq.outgoing import Announcement, Outgoing
 from consumer.rabbitmq.topology import Queue, Topology
 
 GRACE_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Announcement:
-    """A message to publish, and what to log and count once the broker has it.
-
-    Attributes:
-        event: The log line's; empty for none.
-        level: How severe that is.
-    """
-
-    outgoing: Outgoing
-    event: str = ""
-    level: Literal["info", "warning"] = "info"
-    fields: Mapping[str, object] = field(default_factory=dict)
-    counter: Counter | None = None
 
 
 class Announcer:
@@ -84,13 +65,13 @@ class Announcer:
             attempt=entry.attempt,
             # Made use of: where the ledger is lost, it would be taken for another.
             redial=delivery.headers.redial and delivery.headers.replay > entry.replay,
-            unsure_since=None if entry.unsure_since is None else _moment(entry.unsure_since),
+            unsure_since=_unsure_since(entry),
         ).as_amqp() | _trouble(entry)
         # What was to be 30 s when it was recorded shall not become six times 5 s a moment later.
         queue = self._topology.delay_for(wait_s + GRACE_S)
         delay = next(d for d, known in self._topology.delays.items() if known is queue)
         return Announcement(
-            self._again(delivery, headers, queue),
+            _again(delivery, headers, queue),
             "call.delayed",
             fields={
                 "queue": queue.name,
@@ -105,16 +86,7 @@ class Announcer:
     def let_pass(self, delivery: Delivery) -> Announcement:
         """Return the request as it came, for the end of its queue."""
         headers = delivery.headers.as_amqp()
-        return Announcement(self._again(delivery, headers, self._topology.requests))
-
-    @staticmethod
-    def _again(delivery: Delivery, headers: Mapping[str, Any], queue: Queue) -> Outgoing:
-        return Outgoing(
-            body=delivery.body,
-            headers=headers,
-            routing_key=queue.name,
-            correlation_id=delivery.request_id,
-        )
+        return Announcement(_again(delivery, headers, self._topology.requests))
 
     def cancelled(self, entry: Entry, trace: tuple[tuple[str, str], ...] = ()) -> Announcement:
         """Return what belongs to a request that was taken back: no dead letter.
@@ -122,49 +94,17 @@ class Announcer:
         Where it was waiting, its message is in a delay queue still: so the event tells what the
         ledger knows, whenever it is published.
         """
-        event = self._call_failed(entry)
+        event = _failed_event(entry)
         counter = None if entry.published else metrics.CANCELLED
         fields = {"reason": event.reason, "code": event.code}
-        return Announcement(self._event(event, trace), "call.failed", "info", fields, counter)
-
-    def completed(self, completion: Completion) -> Announcement:
-        """Return what tells how a call ended; its message, with its trace, is gone by then."""
-        ending, request_id, replay = completion.ending, completion.request_id, completion.replay
-        event = CallCompleted(
-            event_id=event_id(request_id, replay, COMPLETED),
-            request_id=request_id,
-            call_id=completion.call_id,
-            replay=replay,
-            started_at=_time(completion.started_at),
-            completed_at=_time(completion.completed_at),
-            **asdict(ending),
-        )
-        fields = {
-            "request_id": request_id,
-            "replay": replay,
-            "call_id": completion.call_id,
-            "outcome": ending.outcome,
-            "code": ending.code or None,
-            "duration_s": ending.duration_s,
-        }
-        counter = metrics.COMPLETED.labels(ending.outcome)
-        outgoing = self._event(event, ())
-        return Announcement(outgoing, "call.completed", "info", fields, counter)
+        return Announcement(self.event(event, trace), "call.failed", "info", fields, counter)
 
     def unreadable_cancellation(self, body: bytes, error: Invalid) -> Announcement:
         """Return what tells upstream that nothing was taken back."""
-        event = CallFailed(
-            event_id=invalid_event_id(body),
-            request_id=None,
-            reason="invalid",
-            code=error.code,
-            description=f"call.cancel: {error.description}",
-            attempt=0,
-            replay=0,
-            failed_at=rfc3339(datetime.now(UTC)),
-        )
+        unread = replace(error, description=f"call.cancel: {error.description}", request_id=None)
+        outgoing = self.event(invalid_event(invalid_event_id(body), unread))
         fields = {"code": error.code, "description": error.description}
-        return Announcement(self._event(event, ()), "cancel.invalid", "warning", fields)
+        return Announcement(outgoing, "cancel.invalid", "warning", fields)
 
     def invalid(self, message: Delivery | Unreadable, error: Invalid) -> list[Announcement]:
         """Return what belongs to a message that is no request; it has no entry in the ledger.
@@ -172,29 +112,20 @@ class Announcer:
         A body that is not even JSON of a size that we allow is kept by the broker itself, once its
         message is rejected: nothing of that size is sent back over the link.
         """
-        failed_at = rfc3339(datetime.now(UTC))
         headers = replace(message.headers, attempt=0, redial=False, unsure_since=None)
-        event = CallFailed(
-            event_id=invalid_event_id(message.body),
-            request_id=error.request_id,
-            reason="invalid",
-            code=error.code,
-            description=error.description,
-            attempt=0,
-            replay=headers.replay,
-            failed_at=failed_at,
-        )
+        id_ = invalid_event_id(message.body)
+        event = invalid_event(id_, error, headers.replay)
         # No attempt was made, whatever the message says.
         told = {"reason": "invalid", "code": error.code, "description": error.description}
         announced = Announcement(
-            self._event(event, headers.trace), "call.failed", "warning", told | {"attempt": 0}
+            self.event(event, headers.trace), "call.failed", "warning", told | {"attempt": 0}
         )
         counter = metrics.DEAD_LETTERS.labels("invalid")
         if isinstance(message, Unreadable) and not message.parsed:
             return [replace(announced, counter=counter)]
         kept = headers.as_amqp() | {f"x-{name}": text for name, text in told.items()}
         letter = self._to_dead_letters(
-            message.body, kept | {"x-failed-at": failed_at}, error.request_id
+            message.body, kept | {"x-failed-at": event.failed_at}, error.request_id
         )
         return [Announcement(letter, counter=counter), announced]
 
@@ -208,14 +139,14 @@ class Announcer:
             voice=delivery.call.voice if delivery.call else None,
             attempt=entry.attempt,
             replay=entry.replay,
-            requested_at=_time(entry.first_seen_at),
-            started_at=_time(entry.changed_at),
+            requested_at=rfc3339_at(entry.first_seen_at),
+            started_at=rfc3339_at(entry.changed_at),
             confirmed_by="ledger" if asked_again else entry.confirmed_by or "answer",
             metadata=delivery.call.metadata if delivery.call else None,
         )
         fields = {"call_id": entry.call_id, "confirmed_by": event.confirmed_by}
         return Announcement(
-            self._event(event, delivery.headers.trace), "call.started", fields=fields
+            self.event(event, delivery.headers.trace), "call.started", fields=fields
         )
 
     def _dead_letter(self, entry: Entry, delivery: Delivery) -> Announcement:
@@ -224,36 +155,21 @@ class Announcer:
             attempt=entry.attempt,
             replay=entry.replay,
             redial=False,
-            unsure_since=None if entry.unsure_since is None else _moment(entry.unsure_since),
+            unsure_since=_unsure_since(entry),
         )
-        failed = _trouble(entry) | {"x-failed-at": _time(entry.changed_at)}
+        failed = _trouble(entry) | {"x-failed-at": rfc3339_at(entry.changed_at)}
         letter = self._to_dead_letters(delivery.body, headers.as_amqp() | failed, entry.request_id)
         return Announcement(letter, counter=metrics.DEAD_LETTERS.labels(entry.reason))
 
     def _failed(self, entry: Entry, delivery: Delivery) -> Announcement:
         event = replace(
-            self._call_failed(entry),
+            _failed_event(entry),
             to_number=delivery.number,
             metadata=delivery.call.metadata if delivery.call else None,
         )
         fields = {"reason": event.reason, "code": event.code, "cause": _cause(entry)}
-        outgoing = self._event(event, delivery.headers.trace)
+        outgoing = self.event(event, delivery.headers.trace)
         return Announcement(outgoing, "call.failed", "warning", fields)
-
-    @staticmethod
-    def _call_failed(entry: Entry) -> CallFailed:
-        return CallFailed(
-            event_id=event_id(entry.request_id, entry.replay, "call.failed"),
-            request_id=entry.request_id,
-            reason=entry.reason or "refused",
-            code=entry.code,
-            description=entry.description,
-            http_status=entry.http_status,
-            attempt=entry.attempt,
-            replay=entry.replay,
-            failed_at=_time(entry.changed_at),
-            from_line=entry.line,
-        )
 
     def _to_dead_letters(
         self, body: bytes, headers: Mapping[str, Any], request_id: str | None
@@ -265,7 +181,8 @@ class Announcer:
             correlation_id=request_id,
         )
 
-    def _event(self, event: Event, trace: tuple[tuple[str, str], ...]) -> Outgoing:
+    def event(self, event: Event, trace: tuple[tuple[str, str], ...] = ()) -> Outgoing:
+        """Return the message that carries *event*, with the trace headers that are passed on."""
         kind = event_type(event)
         return Outgoing(
             body=to_json(event),
@@ -275,6 +192,30 @@ class Announcer:
             kind=kind,
             correlation_id=event.request_id,
         )
+
+
+def _again(delivery: Delivery, headers: Mapping[str, Any], queue: Queue) -> Outgoing:
+    return Outgoing(
+        body=delivery.body,
+        headers=headers,
+        routing_key=queue.name,
+        correlation_id=delivery.request_id,
+    )
+
+
+def _failed_event(entry: Entry) -> CallFailed:
+    return CallFailed(
+        event_id=event_id(entry.request_id, entry.replay, "call.failed"),
+        request_id=entry.request_id,
+        reason=entry.reason or "refused",
+        code=entry.code,
+        description=entry.description,
+        http_status=entry.http_status,
+        attempt=entry.attempt,
+        replay=entry.replay,
+        failed_at=rfc3339_at(entry.changed_at),
+        from_line=entry.line,
+    )
 
 
 def _cause(entry: Entry | None) -> str | None:
@@ -297,9 +238,6 @@ def _waits_for(entry: Entry) -> str:
     return "unavailable" if entry.unsure_since is None else "unsure"
 
 
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def _time(seconds: float) -> str:
-    return rfc3339(_moment(seconds))
+def _unsure_since(entry: Entry) -> datetime | None:
+    at = entry.unsure_since
+    return None if at is None else datetime.fromtimestamp(at, UTC)

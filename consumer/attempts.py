@@ -15,7 +15,7 @@ from consumer.delivery import Delivery
 from consumer.interruptible import Interruptible
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
-from consumer.ledger.changes import claim
+from consumer.ledger.changes import about_to_dial
 from consumer.ledger.recovery import Recovery
 from consumer.limits.calling_hours import CallingHours
 from consumer.limits.own_rules import OwnRules
@@ -185,7 +185,7 @@ class Attempts:
 
         Where it took long, a pause or a block may have come since: then all is asked once more.
         """
-        entry, waited = claim(draft, was, time.time()), False
+        entry, waited = about_to_dial(draft, was, time.time()), False
         while True:
             try:
                 claimed = await self._write_claim(call, entry, was, known)

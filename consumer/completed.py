@@ -2,14 +2,16 @@
 
 import asyncio
 import time
+from dataclasses import asdict
 
 import structlog
 
 from consumer import metrics
 from consumer.announcer import Announcer
+from consumer.events import CallCompleted, event_id
 from consumer.ledger import LedgerDown
 from consumer.ledger.completions import Completion, Completions
-from consumer.messages import COMPLETED
+from consumer.messages import COMPLETED, rfc3339_at
 from consumer.rabbitmq.outgoing import build_message
 from consumer.rabbitmq.publisher import NotPublished, Publisher
 
@@ -65,8 +67,8 @@ class CompletedPublisher:
         self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
 
     async def _send(self, completion: Completion) -> None:
-        announcement = self._announcer.completed(completion)
-        outgoing = announcement.outgoing
+        event = _event_of(completion)
+        outgoing = self._announcer.event(event)
         message = build_message(
             outgoing.body,
             outgoing.headers,
@@ -75,8 +77,28 @@ class CompletedPublisher:
         )
         await self._publisher.publish(message, outgoing.exchange, outgoing.routing_key)
         await self._completions.note_announced(completion)
-        if announcement.counter is not None:
-            announcement.counter.inc()
-        if completion.ending.outcome == "answered":
-            metrics.CALL_DURATION.observe(completion.ending.duration_s)
-        log.info(announcement.event, **announcement.fields)
+        metrics.COMPLETED.labels(event.outcome).inc()
+        if event.outcome == "answered":
+            metrics.CALL_DURATION.observe(event.duration_s)
+        log.info(
+            "call.completed",
+            request_id=event.request_id,
+            replay=event.replay,
+            call_id=event.call_id,
+            outcome=event.outcome,
+            code=event.code or None,
+            duration_s=event.duration_s,
+        )
+
+
+def _event_of(completion: Completion) -> CallCompleted:
+    """Return what tells how a call ended; its message, with its trace, is gone by then."""
+    return CallCompleted(
+        event_id=event_id(completion.request_id, completion.replay, COMPLETED),
+        request_id=completion.request_id,
+        call_id=completion.call_id,
+        replay=completion.replay,
+        started_at=rfc3339_at(completion.started_at),
+        completed_at=rfc3339_at(completion.completed_at),
+        **asdict(completion.ending),
+    )

@@ -6,10 +6,20 @@ The contract is `schemas/`; this module mirrors it, and a test holds the two tog
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import assert_never
 from uuid import UUID, uuid5
 
-from consumer.messages import COMPLETED, FAILED, STARTED, CallOutcome, ConfirmedBy, Reason
+from consumer.messages import (
+    COMPLETED,
+    FAILED,
+    STARTED,
+    CallOutcome,
+    ConfirmedBy,
+    Invalid,
+    Reason,
+    rfc3339,
+)
 
 EVENT_IDS = UUID("5a0fa0c3-7ad0-5c5b-a4b1-5e1c6f1a2b9d")
 """The UUIDv5 namespace of every `event_id`; changing it would make old events look new."""
@@ -103,6 +113,20 @@ def event_id(request_id: str, replay: int, kind: str) -> str:
 def invalid_event_id(body: bytes) -> str:
     """Derive the event id of a body that is no request from its digest."""
     return str(uuid5(EVENT_IDS, f"{hashlib.sha256(body).hexdigest()}\n{FAILED}"))
+
+
+def invalid_event(event_id: str, error: Invalid, replay: int = 0) -> CallFailed:
+    """Return the event of a body that is no request: no attempt was made."""
+    return CallFailed(
+        event_id=event_id,
+        request_id=error.request_id,
+        reason="invalid",
+        code=error.code,
+        description=error.description,
+        attempt=0,
+        replay=replay,
+        failed_at=rfc3339(datetime.now(UTC)),
+    )
 
 
 _NULLABLE = {"call_id", "request_id"}

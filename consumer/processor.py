@@ -138,7 +138,7 @@ class Processor:
             case InDoubt():
                 return await self._reconcile(entry, delivery)
             case Due():
-                return await self._attempt(delivery, entry, entry.attempt, entry.replay)
+                return await self._attempts.make(delivery, entry, entry.attempt, entry.replay)
             case Replayed():
                 return await self._replay(entry, delivery)
         assert_never(step)
@@ -160,7 +160,7 @@ class Processor:
             return self._attempts.doubt(delivery)
         if delivery.call is not None and not delivery.redelivered:
             await self._beginning.note_first()
-        return await self._attempt(delivery, None, headers.attempt, headers.replay)
+        return await self._attempts.make(delivery, None, headers.attempt, headers.replay)
 
     async def _replay(self, entry: Entry, delivery: Delivery) -> Result | None:
         """Try again what a person wants tried again; what was in doubt is looked up once more."""
@@ -173,7 +173,7 @@ class Processor:
             return Reopened(doubt, entry, replay, digest)
         if entry.cancelled_at:
             return TakenBack(entry, replay)
-        return await self._attempt(delivery, entry, 1, replay)
+        return await self._attempts.make(delivery, entry, 1, replay)
 
     async def _doubt_about_number(self, entry: Entry, delivery: Delivery) -> Entry | None:
         """Return the call of this request to its number that may have rung unseen, if any.
@@ -202,11 +202,6 @@ class Processor:
         decision = settled.decision
         if isinstance(decision, Retry) and decision.delay_s <= 0:
             was = replace(entry, unsure_since=None) if settled.rang_not else entry
-            return await self._attempt(delivery, was, decision.attempt, entry.replay)
+            return await self._attempts.make(delivery, was, decision.attempt, entry.replay)
         expires_at = delivery.call.expires_at_s if delivery.call else None
         return Decided(entry, decision, expires_at, settled.doubt_age_s)
-
-    async def _attempt(
-        self, delivery: Delivery, was: Entry | None, attempt: int, replay: int
-    ) -> Result | None:
-        return await self._attempts.make(delivery, was, attempt, replay)

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import structlog
 
-from consumer.announcer import Announcement, Announcer
+from consumer.announcer import Announcer
 from consumer.delivery import Delivery, Unreadable
 from consumer.ledger import Entry, Ledger, LedgerDown
 from consumer.ledger.ages import Ages
 from consumer.ledger.changes import cancel
 from consumer.ledger.recovery import Recovery
 from consumer.messages import Invalid
+from consumer.rabbitmq.outgoing import Announcement
 from consumer.rabbitmq.publisher import Publisher
 from consumer.results import (
     AlreadyKnown,

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from consumer.announcer import Announcement, Announcer
+from consumer.announcer import Announcer
 from consumer.delivery import MessageHeaders, Unreadable
 from consumer.ledger import Entry
 from consumer.messages import Invalid
 from consumer.rabbitmq.topology import build_topology
 from tests.fakes import NUMBER, delivery
+
+if TYPE_CHECKING:
+    from consumer.rabbitmq.outgoing import Announcement
 
 NOW = 1_790_000_000.0
 ENTRY = Entry(

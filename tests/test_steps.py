@@ -9,7 +9,7 @@ import pytest
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
 from consumer.delivery import MessageHeaders
 from consumer.ledger import Entry
-from consumer.ledger.changes import apply_decision, claim, in_doubt, reopened
+from consumer.ledger.changes import about_to_dial, apply_decision, in_doubt, reopened
 from consumer.steps import (
     Due,
     Duplicate,
@@ -343,7 +343,7 @@ CLAIMS: dict[str, tuple[Entry | None, int, float, float]] = {
 def test_a_claim_knows_since_when_its_replay_dials(
     was: Entry | None, replay: int, first_claimed_at: float, rows_from: float
 ) -> None:
-    claimed = claim(replace(DRAFT, replay=replay), was, NOW)
+    claimed = about_to_dial(replace(DRAFT, replay=replay), was, NOW)
 
     assert (claimed.claimed_at, claimed.first_claimed_at) == (NOW, first_claimed_at)
     assert claimed.rows_from == rows_from

@@ -9,7 +9,8 @@ from consumer.blocks import Block
 from consumer.cli.console import Failed, print_table, run, settings_or_exit, who_and_where
 from consumer.cli.filters import number_of, pairs_of
 from consumer.cli.ids import NamesIds
-from consumer.cli.orders import dry_run_option, json_option, reason_option, since, tell_doubts
+from consumer.cli.orders import dry_run_option, json_option, reason_option, tell_doubts
+from consumer.messages import rfc3339_at
 from consumer.operations import controls
 from consumer.operations.controls import Target
 from consumer.output import ids_of, say, shown_id
@@ -102,7 +103,7 @@ def list_(*, as_json: bool) -> None:
                 (
                     shown_id(each.id),
                     _title(each),
-                    since(each.created_at),
+                    rfc3339_at(each.created_at),
                     each.created_by,
                     each.reason,
                 )
@@ -132,7 +133,7 @@ def _say_json(block: Block, **more: object) -> None:
         "kind": block.kind,
         "key": block.key or None,
         "value": block.value if block.kind != "number" else None,
-        "since": since(block.created_at),
+        "since": rfc3339_at(block.created_at),
         "by": block.created_by,
         "reason": block.reason,
     }

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ from consumer.cli.filters import choice_of, filters
 from consumer.cli.ids import NamesIds
 from consumer.cli.progress import Progress
 from consumer.ledger import Entry, Ledger, LedgerDown
-from consumer.messages import rfc3339
+from consumer.messages import rfc3339_at
 from consumer.messages.endings import in_words
 from consumer.operations.choice import Choice
 from consumer.operations.dead_letter import COLUMNS, DeadLetter, Groups, masked
@@ -173,12 +172,12 @@ async def _known_to(ledger: Ledger, ids: Sequence[str]) -> list[str]:
     told = []
     for entry in (await ledger.search.entries(ids)).values():
         call = f" as {entry.call_id}" if entry.state == "started" else ""
-        since = rfc3339(datetime.fromtimestamp(entry.changed_at, UTC))
+        since = rfc3339_at(entry.changed_at)
         tried = f"attempt {entry.attempt}, replay {entry.replay}"
         told.append(f"ledger: {entry.state}{call}, {tried}, since {since}")
     for ended in (await ledger.completions.latest(ids)).values():
         how = in_words(ended.ending.outcome, ended.ending.duration_s)
-        began = rfc3339(datetime.fromtimestamp(ended.started_at, UTC))
+        began = rfc3339_at(ended.started_at)
         told.append(f"latest call that ended: {how}; replay {ended.replay}, started at {began}")
     return told or ["ledger: knows nothing of it"]
 

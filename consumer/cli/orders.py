@@ -1,11 +1,8 @@
 """What `pause`, `resume` and `block` share: options, and what may keep an order from working."""
 
-from datetime import UTC, datetime
-
 import click
 
 from consumer.ledger import Ledger
-from consumer.messages import rfc3339
 from consumer.output import say
 from consumer.settings import Settings
 
@@ -39,8 +36,3 @@ async def tell_doubts(ledger: Ledger, settings: Settings, under_way: int) -> Non
     if not await ledger.has_begun():
         text = f"no worker has taken a request from {settings.queue} with this ledger yet"
         say(f"{text}: are CALLS_QUEUE and CALLS_LEDGER_URL those of the workers?", err=True)
-
-
-def since(at: float) -> str:
-    """Write a time in seconds since the epoch."""
-    return rfc3339(datetime.fromtimestamp(at, UTC))

@@ -5,8 +5,9 @@ import json
 import click
 
 from consumer.cli.console import run, settings_or_exit, who_and_where
-from consumer.cli.orders import dry_run_option, json_option, reason_option, since, tell_doubts
+from consumer.cli.orders import dry_run_option, json_option, reason_option, tell_doubts
 from consumer.ledger.controls import Pause
+from consumer.messages import rfc3339_at
 from consumer.operations import controls
 from consumer.output import say
 from consumer.settings import Settings
@@ -66,11 +67,11 @@ async def _resume(settings: Settings, *, dry_run: bool, as_json: bool) -> None:
 
 def _tell(pause: Pause | None, *, as_json: bool, **more: object) -> None:
     if as_json:
-        told = (
-            {"since": since(pause.since), "by": pause.by, "reason": pause.reason} if pause else {}
-        )
+        told = {}
+        if pause is not None:
+            told = {"since": rfc3339_at(pause.since), "by": pause.by, "reason": pause.reason}
         say(json.dumps({"paused": pause is not None} | told | more, ensure_ascii=False))
     elif pause is None:
         say("not paused")
     else:
-        say(f"paused since {since(pause.since)} by {pause.by}: {pause.reason}")
+        say(f"paused since {rfc3339_at(pause.since)} by {pause.by}: {pause.reason}")

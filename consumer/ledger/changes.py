@@ -60,8 +60,8 @@ def with_failure(entry: Entry, failure: Failure) -> Entry:
     )
 
 
-def claim(draft: Entry, was: Entry | None, now: float) -> Entry:
-    """Return the entry that says: about to dial.
+def about_to_dial(draft: Entry, was: Entry | None, now: float) -> Entry:
+    """Return the entry of a claim: somebody is about to dial.
 
     Args:
         draft: The attempt to make.
@@ -117,7 +117,7 @@ def schedule(
         now: Seconds since the epoch.
         calling_hours: Whether it waits for them; else for its `not_before`.
     """
-    drafted = claim(draft, was, now)
+    drafted = about_to_dial(draft, was, now)
     same_replay = was is not None and was.replay == draft.replay
     return replace(
         drafted,

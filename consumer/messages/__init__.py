@@ -3,7 +3,7 @@
 from consumer.messages.bodies import MAX_BODY_BYTES, Invalid, read_json
 from consumer.messages.cancellations import CallCancel, read_cancel
 from consumer.messages.endings import CallOutcome, Ending
-from consumer.messages.formats import read_moment, rfc3339
+from consumer.messages.formats import read_moment, rfc3339, rfc3339_at
 from consumer.messages.numbers import read_number
 from consumer.messages.requests import (
     CANCEL,
@@ -45,4 +45,5 @@ __all__ = [
     "read_request",
     "readable_id",
     "rfc3339",
+    "rfc3339_at",
 ]

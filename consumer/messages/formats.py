@@ -85,6 +85,11 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def rfc3339_at(at: float) -> str:
+    """Write a moment in seconds since the epoch, in UTC with milliseconds."""
+    return rfc3339(datetime.fromtimestamp(at, UTC))
+
+
 def read_moment(value: object) -> datetime | None:
     """Read an RFC 3339 time; None if it is none."""
     try:

@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime
 
 from consumer.ledger import Entry
-from consumer.messages import rfc3339
+from consumer.messages import rfc3339_at
 from consumer.operations.dead_letter import DeadLetter
 from consumer.output import shown_id
 
@@ -46,4 +46,4 @@ def moment(at: float) -> str:
 
 def stamp(at: float | None) -> str | None:
     """Write a time for programs; 0 is never, as None is."""
-    return rfc3339(datetime.fromtimestamp(at, UTC)) if at else None
+    return rfc3339_at(at) if at else None

@@ -1,12 +1,13 @@
-"""A message to publish: built of its parts, never of a received one."""
+"""A message to publish: built of its parts, never of a received one; what to tell of it then."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import aio_pika
+from prometheus_client import Counter
 
 APP_ID = "call-consumer"
 
@@ -26,6 +27,22 @@ class Outgoing:
     exchange: str = ""
     kind: str | None = None
     correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A message to publish, and what to log and count once the broker has it.
+
+    Attributes:
+        event: The log line's; empty for none.
+        level: How severe that is.
+    """
+
+    outgoing: Outgoing
+    event: str = ""
+    level: Literal["info", "warning"] = "info"
+    fields: Mapping[str, object] = field(default_factory=dict)
+    counter: Counter | None = None
 
 
 def build_message(
