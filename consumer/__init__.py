@@ -74,8 +74,8 @@ The rooms, each for one thing outside, or one kind of work:
                     pause, blocks, show, status, dlq, dead_letters, filters, ids, plan, replay,
                     replay_plan, replay_warnings, discard, notes, progress, sandbox, tour, console:
                     the commands
-    sandbox/        app, control, parameters, portal, rules, answers, replies, numbers, history,
-                    limits, methods, oauth, request, switches: a stand-in portal
+    sandbox/        app, control, parameters, portal, gates, rules, answers, replies, numbers,
+                    history, limits, methods, oauth, request, switches: a stand-in portal
     demo/           tour, requests, screen, account, environment, broker, private_node, login,
                     signals, installer: the demo and its throwaway broker
 

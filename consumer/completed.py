@@ -12,8 +12,9 @@ from consumer.events import CallCompleted, event_id
 from consumer.ledger import LedgerDown
 from consumer.ledger.completions import Completion, Completions
 from consumer.messages import COMPLETED, rfc3339_at
+from consumer.rabbitmq.losses import NotPublished
 from consumer.rabbitmq.outgoing import build_message
-from consumer.rabbitmq.publisher import NotPublished, Publisher
+from consumer.rabbitmq.publisher import Publisher
 
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 300.0

@@ -11,7 +11,8 @@ import pytest
 from consumer import completed, follower
 from consumer.ledger import LedgerDown, completions, follow_lease
 from consumer.ledger.completions import Completion, Completions
-from consumer.rabbitmq.publisher import NotPublished, Publisher
+from consumer.rabbitmq.losses import NotPublished
+from consumer.rabbitmq.publisher import Publisher
 
 if TYPE_CHECKING:
     from aio_pika import Message

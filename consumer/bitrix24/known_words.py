@@ -38,3 +38,8 @@ def code_label(code: str) -> str:
     """Return *code* if it is one that we know, else ``other``: a metric must not grow for ever."""
     upper = code.upper()
     return upper if upper in _KNOWN_CODES or _OURS.fullmatch(upper) else "other"
+
+
+def code_of(error: Exception) -> str:
+    """Turn an error's class into a code: ``ReadTimeout`` into ``READ_TIMEOUT``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).upper()

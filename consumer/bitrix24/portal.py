@@ -1,10 +1,7 @@
 """Bitrix24 over HTTP: sends requests; `responses` and `call_history` read the answers."""
 
 import asyncio
-import html
-import json
 import math
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -20,6 +17,7 @@ from consumer.bitrix24.known_words import (
     NOT_RENEWED,
     NOT_RENEWED_TEXT,
     UNREACHABLE,
+    code_of,
 )
 from consumer.bitrix24.redaction import redacted
 from consumer.bitrix24.responses import Usage, read_clock, read_response, read_usage
@@ -185,9 +183,9 @@ class Portal:
             return error.outcome
         except NEVER_SENT as error:
             # Nothing was sent yet, so a retry cannot ring a phone twice.
-            return Unavailable(Failure(_name(error), f"{UNREACHABLE}: {error}"))
+            return Unavailable(Failure(code_of(error), f"{UNREACHABLE}: {error}"))
         except (httpx.HTTPError, TimeoutError) as error:
-            return Unsure(Failure(_name(error), ANSWER_LOST))
+            return Unsure(Failure(code_of(error), ANSWER_LOST))
         usage = read_usage(response.content)
         if usage is not None:
             offset_s = self.clock_offset_s or 0.0
@@ -234,19 +232,3 @@ def _is_over(response: httpx.Response) -> bool:
     """Tell whether the portal refused a request for its credential, which may be renewed."""
     outcome = read_response(response.status_code, response.content, response.headers)
     return isinstance(outcome, Refused) and outcome.failure.code.lower() in OVER
-
-
-def read_names(body: bytes) -> dict[str, str] | None:
-    """Read a map of ids and names; None if it is none. PHP writes an empty map as ``[]``."""
-    try:
-        result = json.loads(body)["result"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    if isinstance(result, dict):
-        return {str(key): html.unescape(str(name)) for key, name in result.items()}
-    return {} if result == [] else None
-
-
-def _name(error: Exception) -> str:
-    """Turn an error's class into a code: ``ReadTimeout`` into ``READ_TIMEOUT``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).upper()

@@ -1,5 +1,6 @@
 """What Bitrix24's answers to `voximplant.infocall.startwithtext` mean. Pure."""
 
+import html
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -92,6 +93,14 @@ def read_clock(headers: Mapping[str, str]) -> float | None:
         return parsedate_to_datetime(headers["date"]).timestamp()
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+def read_names(body: bytes) -> dict[str, str] | None:
+    """Read a map of ids and names; None if it is none. PHP writes an empty map as ``[]``."""
+    result = _read_object(body).get("result")
+    if isinstance(result, dict):
+        return {str(key): html.unescape(str(name)) for key, name in result.items()}
+    return {} if result == [] else None
 
 
 def _read_object(body: bytes) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import click
 
 from consumer.bitrix24.access import NoAccess
 from consumer.bitrix24.lookup import advice_for
-from consumer.bitrix24.portal import LINES, VOICES, read_names
-from consumer.bitrix24.responses import error_of
+from consumer.bitrix24.portal import LINES, VOICES
+from consumer.bitrix24.responses import error_of, read_names
 from consumer.cli.console import Failed, run, settings_or_exit
 from consumer.operations.portal import open_portal
 from consumer.output import say, shown_id

@@ -5,8 +5,8 @@ from typing import Any
 
 from consumer.bitrix24.access import NoAccess
 from consumer.bitrix24.lookup import advice_for
-from consumer.bitrix24.portal import HISTORY, LINES, VOICES, Portal, read_names
-from consumer.bitrix24.responses import error_of
+from consumer.bitrix24.portal import HISTORY, LINES, VOICES, Portal
+from consumer.bitrix24.responses import error_of, read_names
 from consumer.bitrix24.scopes import NEEDED_SCOPES, granted_scopes
 from consumer.decision import Refused
 from consumer.errors import LOGIN

@@ -10,10 +10,10 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 from consumer.operations.deaths import evicted_for, id_of, own_headers
 from consumer.rabbitmq.connection import connect
 from consumer.rabbitmq.declaration import WrongTopology, explained
-from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
+from consumer.rabbitmq.losses import BrokerUnavailable, NotPublished, link_losses
 from consumer.rabbitmq.outgoing import build_message
 from consumer.rabbitmq.policies import BY_DEATH, Policies
-from consumer.rabbitmq.publisher import NotPublished, Publisher
+from consumer.rabbitmq.publisher import Publisher
 from consumer.rabbitmq.topology import Topology
 
 LOOK_S = 5.0

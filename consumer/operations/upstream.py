@@ -23,8 +23,9 @@ from consumer.messages import (
 )
 from consumer.rabbitmq.connection import connect
 from consumer.rabbitmq.declaration import explained
+from consumer.rabbitmq.losses import NotPublished
 from consumer.rabbitmq.outgoing import build_message
-from consumer.rabbitmq.publisher import NotPublished, Publisher
+from consumer.rabbitmq.publisher import Publisher
 
 
 class BadRequest(OperatorError):

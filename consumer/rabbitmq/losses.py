@@ -1,8 +1,9 @@
-"""A broker that cannot be used, and a link that is lost: one exception for each."""
+"""A broker that cannot be used, a link that is lost, a message not confirmed: an exception each."""
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import aiormq.exceptions
 
@@ -12,6 +13,14 @@ from consumer.unreachable import cause_of
 LINK_BROKE = "the link to the broker broke"
 _LOSSES = (aiormq.exceptions.AMQPError, OSError, RuntimeError)
 """What aio-pika raises over a lost link; that it is closed is a plain RuntimeError."""
+FailureReason = Literal["unroutable", "nacked", "forbidden", "timed_out", "disconnected"]
+_HINTS: dict[FailureReason, str] = {
+    "unroutable": "no queue takes it yet: start the worker once, it declares them",
+    "nacked": "the queue is full or refuses it: see the broker",
+    "forbidden": "this user may not publish there: see Rights on the broker in OPERATING.md",
+    "timed_out": "the broker did not confirm in time: it may have arrived all the same",
+    "disconnected": "the link to the broker broke: it may have arrived all the same",
+}
 
 
 class BrokerUnavailable(OperatorError):
@@ -20,6 +29,19 @@ class BrokerUnavailable(OperatorError):
 
 class ConnectionLost(BrokerUnavailable):
     """Raised when a link that stood is lost or does not answer; its cause is what was raised."""
+
+
+class NotPublished(OperatorError):
+    """Raised when the broker did not confirm a message; *reason* tells what happened to it.
+
+    ``unroutable``: no queue for it. ``nacked``: a queue refused it. ``forbidden``: the broker
+    refused this user. ``timed_out`` and ``disconnected``: it may have arrived all the same.
+    """
+
+    def __init__(self, reason: FailureReason, detail: str = "") -> None:
+        told = f"{reason}: {detail}" if detail else reason
+        super().__init__(f"not published ({told}): {_HINTS[reason]}")
+        self.reason = reason
 
 
 def words_of(error: BaseException) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Literal
 from uuid import uuid4
 
 import aio_pika
@@ -15,10 +14,9 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from pamqp import commands
 
 from consumer import metrics
-from consumer.errors import OperatorError
 from consumer.rabbitmq.confirming_link import ConfirmingLink
 from consumer.rabbitmq.last_tries import LastTries
-from consumer.rabbitmq.losses import BrokerUnavailable, link_losses, words_of
+from consumer.rabbitmq.losses import BrokerUnavailable, NotPublished, link_losses, words_of
 from consumer.rabbitmq.outgoing import Outgoing, build_message
 
 DEADLINE_S = 5.0
@@ -29,30 +27,6 @@ SHORT_BACKOFF_S = 8.0
 LONGEST_BACKOFF_S = 60.0
 
 log = structlog.get_logger(__name__)
-
-FailureReason = Literal["unroutable", "nacked", "forbidden", "timed_out", "disconnected"]
-
-
-_HINTS: dict[FailureReason, str] = {
-    "unroutable": "no queue takes it yet: start the worker once, it declares them",
-    "nacked": "the queue is full or refuses it: see the broker",
-    "forbidden": "this user may not publish there: see Rights on the broker in OPERATING.md",
-    "timed_out": "the broker did not confirm in time: it may have arrived all the same",
-    "disconnected": "the link to the broker broke: it may have arrived all the same",
-}
-
-
-class NotPublished(OperatorError):
-    """Raised when the broker did not confirm a message; *reason* tells what happened to it.
-
-    ``unroutable``: no queue for it. ``nacked``: a queue refused it. ``forbidden``: the broker
-    refused this user. ``timed_out`` and ``disconnected``: it may have arrived all the same.
-    """
-
-    def __init__(self, reason: FailureReason, detail: str = "") -> None:
-        told = f"{reason}: {detail}" if detail else reason
-        super().__init__(f"not published ({told}): {_HINTS[reason]}")
-        self.reason = reason
 
 
 class Publisher:

@@ -6,7 +6,7 @@ from no client. Which number is called decides what comes back (`NUMBERS`), the 
 of portal it is.
 
 `answers` is the table of all it can say, `replies` the forms of that, `numbers` which number gets
-which answer. `portal` is its state and the order of its checks, `rules` the checks that need no
+which answer. `portal` is its state, `gates` the order of its checks, `rules` those that need no
 state, `limits` its two limits, `methods` what else it can be asked, `history` the call statistics.
 `app` is the HTTP, `parameters` how PHP reads a request, `control` what steers the sandbox,
 `oauth` its codes and tokens. It has no ``batch``, no events, and needs no HTTPS.

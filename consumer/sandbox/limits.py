@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from consumer.sandbox.request import RestRequest
+    from consumer.sandbox.switches import Switches
 
 
 class LeakyBucket:
@@ -45,3 +52,33 @@ class OperatingTime:
     def reset_at(self, now: float) -> float:
         """Tell when the oldest bucket drops out, in Unix seconds."""
         return (self._buckets[0][0] if self._buckets else now) + 600
+
+
+class Limits:
+    """How much of both limits each client and each method has used.
+
+    Args:
+        monotonic: The clock of the rate limit, in seconds.
+        wall: The clock of the operating time, in Unix seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], wall: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._wall = wall
+        self._buckets: dict[str, LeakyBucket] = {}
+        self._operating: dict[str, OperatingTime] = {}
+
+    def within_rate(self, switches: Switches, request: RestRequest) -> bool:
+        rate, now = switches.rate_per_s, self._monotonic()
+        bucket = self._buckets.setdefault(request.client, LeakyBucket(now))
+        if rate == 0:
+            return True
+        threshold = 25 * rate if switches.threshold is None else switches.threshold
+        return bucket.admits(now, rate, threshold)
+
+    def within_operating(self, switches: Switches, request: RestRequest) -> bool:
+        spent_s = self.operating_of(request.method).total_s(self._wall())
+        return spent_s <= switches.operating_limit_s
+
+    def operating_of(self, method: str) -> OperatingTime:
+        return self._operating.setdefault(method, OperatingTime())

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta, timezone
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from consumer.sandbox.answers import ANSWERS, INFOCALL, METHOD_STAGES, Answer, Stage
+from consumer.sandbox.answers import ANSWERS, INFOCALL, METHOD_STAGES, Answer
+from consumer.sandbox.gates import GATES
 from consumer.sandbox.history import ANSWERED, Calendar, Call
-from consumer.sandbox.limits import LeakyBucket, OperatingTime
-from consumer.sandbox.methods import METHODS, View, has_method
+from consumer.sandbox.limits import Limits
+from consumer.sandbox.methods import METHODS, View
 from consumer.sandbox.numbers import NUMBERS
 from consumer.sandbox.oauth import OAuthServer
 from consumer.sandbox.replies import Error, Json, Reply, Result
-from consumer.sandbox.request import RestRequest
-from consumer.sandbox.rules import (
-    Rule,
-    anyhow,
-    authenticates,
-    dialable,
-    has_allowance,
-    has_line,
-    has_scope,
-    knows_credential,
-    not_base_line,
-    permits,
-)
 from consumer.sandbox.switches import Switches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from consumer.sandbox.request import RestRequest
 
 
 @dataclass
@@ -65,10 +58,8 @@ class SandboxPortal:
         self.last_row = 0
         """The id of the latest row of the history."""
         self.tally = Tally()
-        self._monotonic = monotonic
         self._wall = wall
-        self._buckets: dict[str, LeakyBucket] = {}
-        self._operating: dict[str, OperatingTime] = {}
+        self._limits = Limits(monotonic, wall)
         self._struck: Counter[str] = Counter()
         self.oauth = OAuthServer(lambda: self.switches, self.now)
 
@@ -92,7 +83,7 @@ class SandboxPortal:
         self._struck.clear()
 
     def answer(self, request: RestRequest) -> Reply:
-        """Process *request* in the order in which a portal does (`_GATES`)."""
+        """Process *request* in the order in which a portal does (`GATES`)."""
         self.tally.total += 1
         if request.method == INFOCALL:
             self.tally.arrivals.append(self._wall())
@@ -107,10 +98,11 @@ class SandboxPortal:
         """Find the answer that ends *request*; None for another method that simply works."""
         fate = self._fate(request)
         infocall = request.method == INFOCALL
-        for stage, (passes, refusal) in _GATES.items():
+        for stage, (passes, refusal) in GATES.items():
             if stage in METHOD_STAGES and stage != "permission" and not infocall:
                 continue
-            if not passes(self, request):
+            if not passes(self._limits, self.switches, request):
+                self.tally.refused_by_rate += stage == "rate"
                 return ANSWERS[refusal]
             if stage == "credential" and (refused := self.oauth.refusal_of(request)):
                 return ANSWERS[refused]
@@ -135,7 +127,7 @@ class SandboxPortal:
 
     def _give(self, answer: Answer, request: RestRequest) -> Reply:
         if answer.stage == "controller":
-            self._operating_of(request.method).add(self._wall(), self.switches.operating_s)
+            self._limits.operating_of(request.method).add(self._wall(), self.switches.operating_s)
         call = self._place(request) if answer.places else None
         match answer.reply:
             case Error() as error:
@@ -196,7 +188,7 @@ class SandboxPortal:
             "date_finish": self.calendar.iso(finish),
         }
         if self.switches.send_operating:
-            operating, now = self._operating_of(method), self._wall()
+            operating, now = self._limits.operating_of(method), self._wall()
             spent["operating"] = operating.total_s(now)
             spent["operating_reset_at"] = int(
                 operating.reset_at(now) + self.switches.clock_offset_s
@@ -221,51 +213,3 @@ class SandboxPortal:
     def calendar(self) -> Calendar:
         zone = timezone(timedelta(hours=self.switches.utc_offset_h))
         return Calendar(zone, self.switches.user_offset_h * 3600)
-
-    def _operating_of(self, method: str) -> OperatingTime:
-        return self._operating.setdefault(method, OperatingTime())
-
-    # What each stage checks.
-
-    def within_rate(self, request: RestRequest) -> bool:
-        rate, now = self.switches.rate_per_s, self._monotonic()
-        threshold = self.switches.threshold
-        bucket = self._buckets.setdefault(request.client, LeakyBucket(now))
-        if rate == 0:
-            return True
-        admitted = bucket.admits(now, rate, 25 * rate if threshold is None else threshold)
-        self.tally.refused_by_rate += not admitted
-        return admitted
-
-    def within_operating(self, request: RestRequest) -> bool:
-        spent_s = self._operating_of(request.method).total_s(self._wall())
-        return spent_s <= self.switches.operating_limit_s
-
-
-_Passes = Callable[[SandboxPortal, RestRequest], bool]
-
-
-def _by(rule: Rule) -> _Passes:
-    return lambda portal, request: rule(portal.switches, request)
-
-
-_GATES: dict[Stage, tuple[_Passes, str]] = {
-    "rate": (SandboxPortal.within_rate, "QUERY_LIMIT_EXCEEDED"),
-    "transport": (_by(anyhow), ""),
-    "closed": (_by(anyhow), ""),
-    "method": (_by(has_method), "ERROR_METHOD_NOT_FOUND"),
-    "auth": (_by(authenticates), "NO_AUTH_FOUND"),
-    "credential": (_by(knows_credential), "INVALID_CREDENTIALS"),
-    "scope": (_by(has_scope), "insufficient_scope"),
-    "hold": (_by(anyhow), ""),
-    "plan": (_by(anyhow), ""),
-    "user": (_by(anyhow), ""),
-    "app": (_by(anyhow), ""),
-    "operating": (SandboxPortal.within_operating, "OPERATION_TIME_LIMIT"),
-    "permission": (_by(permits), "ACCESS_DENIED"),
-    "base line": (_by(not_base_line), "base line"),
-    "line": (_by(has_line), "no line"),
-    "allowance": (_by(has_allowance), "monthly limit"),
-    "number": (_by(dialable), "bad number"),
-    "controller": (_by(anyhow), ""),
-}

@@ -26,7 +26,7 @@ from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay, discard_letters, look, send_back
 from consumer.operations.upstream import listening, publish_requests
 from consumer.rabbitmq.declaration import declare
-from consumer.rabbitmq.publisher import NotPublished
+from consumer.rabbitmq.losses import NotPublished
 from consumer.rabbitmq.topology import topology_of
 from consumer.settings import Settings
 from tests.commands import Command

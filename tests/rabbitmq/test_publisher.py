@@ -9,9 +9,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from consumer.rabbitmq.losses import ConnectionLost
+from consumer.rabbitmq.losses import ConnectionLost, NotPublished
 from consumer.rabbitmq.outgoing import build_message
-from consumer.rabbitmq.publisher import NotPublished, Publisher
+from consumer.rabbitmq.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
