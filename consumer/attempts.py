@@ -8,7 +8,7 @@ import time
 
 from consumer import metrics
 from consumer.bitrix24.portal import CONNECT_TIMEOUT_S
-from consumer.caller import Caller
+from consumer.caller import Caller, Turn
 from consumer.controls import LiveControls
 from consumer.decision import Failure
 from consumer.delivery import Delivery
@@ -105,10 +105,16 @@ class Attempts:
         claimed = await self._claim(call, draft, was, known)
         if not isinstance(claimed, Entry):
             return claimed
+        return await self._dial(call, claimed, turn, send_before)
+
+    async def _dial(
+        self, call: CallRequested, claimed: Entry, turn: Turn, send_before: float
+    ) -> Freed | Decided:
+        """Dial what is claimed, unless that has become too late."""
         if time.monotonic() > send_before or self._caller.stopping:
             return Freed(claimed)
         metrics.AGE.observe(claimed.claimed_at - max(claimed.first_seen_at, call.not_before_s))
-        decision = await self._caller.place(call, attempt, turn, send_before=send_before)
+        decision = await self._caller.place(call, claimed.attempt, turn, send_before=send_before)
         return Decided(claimed, decision, call.expires_at_s)
 
     def doubt(self, delivery: Delivery) -> Result:

@@ -98,7 +98,7 @@ class History:
         if claimed_at:
             self.row_offset_s = row.started_at - claimed_at
         if not self.shown:
-            await self._ledger.note_history_shown()
+            await self._ledger.history_seen.note()
         self._shown_at = time.monotonic()
 
     async def is_shown(self) -> bool:
@@ -136,4 +136,4 @@ class History:
                 "history.unreadable",
                 advice="grant the webhook the scope telephony and its owner Call statistics - View",
             )
-        return self._shown_at > float("-inf") or await self._ledger.has_seen_history()
+        return self._shown_at > float("-inf") or await self._ledger.history_seen.not_long_ago()

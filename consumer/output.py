@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
@@ -17,6 +17,7 @@ ESCAPING = "call_consumer.escape"
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What makes a spreadsheet take a cell for a formula, and run it."""
+SHOWN_IDS = 3
 
 
 class OutputFailed(Exception):
@@ -48,6 +49,11 @@ def shown_id(id_: str) -> str:
     if re.fullmatch(r"[!#-z|}~][!-~]*", id_):
         return id_
     return escaped(json.dumps(id_, ensure_ascii=False))
+
+
+def shown_ids(ids: Collection[str]) -> str:
+    """Write the first of *ids*, and whether there are more."""
+    return ", ".join(map(shown_id, list(ids)[:SHOWN_IDS])) + (", …" if len(ids) > SHOWN_IDS else "")
 
 
 def ids_of(word: str) -> set[str]:

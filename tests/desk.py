@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -11,6 +12,7 @@ from consumer.announcer import Announcer
 from consumer.attempts import Attempts
 from consumer.controls import LiveControls
 from consumer.interruptible import Interruptible
+from consumer.ledger import Ledger
 from consumer.ledger.ages import Ages
 from consumer.ledger.changes import cancel_unseen
 from consumer.ledger.recovery import Recovery
@@ -23,8 +25,10 @@ from consumer.recorder import Recorder
 from tests.fakes import FakeCaller, FakePublisher, FakeReconciler, FakeSubscription
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from consumer.decision import Decision
-    from consumer.ledger import Entry, Ledger
+    from consumer.ledger import Entry
 
 
 @dataclass
@@ -110,3 +114,14 @@ class Desk:
 def deciding(desk: Desk, *decisions: Decision) -> Processor:
     desk.caller.decisions = list(decisions)
     return desk.processor()
+
+
+@asynccontextmanager
+async def opened_desk() -> AsyncIterator[Desk]:
+    """Lend a desk with a ledger in memory."""
+    ledger = Ledger("sqlite://", "queue")
+    await ledger.open()
+    desk = Desk(ledger)
+    await desk.controls.refresh()
+    yield desk
+    await ledger.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from consumer.caller import GivenBack, Turn
 from consumer.delivery import Delivery, MessageHeaders
+from consumer.ledger import Entry
 from consumer.messages import Defaults, read_json, read_request
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from consumer.decision import Decision
     from consumer.findings import HistoryFinding
-    from consumer.ledger import Entry
     from consumer.messages import CallRequested
     from consumer.rabbitmq.outgoing import Outgoing
 
@@ -45,6 +45,20 @@ def delivery(
     request = read_request(read_json(body), defaults or Defaults(line="reg1"))
     identity = (request_id, 1, replay, None)
     return Delivery(body, whole, request_id, request, headers, identity, redelivered)
+
+
+def placing(request_id: str) -> Entry:
+    """Make the entry of a request that somebody dials just now."""
+    return Entry(
+        request_id=request_id,
+        state="placing",
+        attempt=1,
+        replay=0,
+        owner="a worker",
+        first_seen_at=0,
+        changed_at=0,
+        body_digest="",
+    )
 
 
 @dataclass

@@ -13,11 +13,11 @@ from consumer.blocks import Block
 from consumer.caller import GivenBack, Turn
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
 from consumer.findings import Found, HistoryFinding, NoHistory, NotFound
-from consumer.ledger import Entry, Ledger, LedgerDown
+from consumer.ledger import Entry, LedgerDown
 from consumer.limits.calling_hours import CallingHours
 from consumer.limits.own_rules import OwnRules
 from consumer.messages.local_time import Hours
-from tests.desk import Desk, deciding
+from tests.desk import Desk, deciding, opened_desk
 from tests.fakes import NUMBER, delivery
 
 if TYPE_CHECKING:
@@ -33,12 +33,8 @@ REFUSED = Fail("refused", Failure("ERROR_CORE"))
 
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
-    ledger = Ledger("sqlite://", "queue")
-    await ledger.open()
-    desk = Desk(ledger)
-    await desk.controls.refresh()
-    yield desk
-    await ledger.close()
+    async with opened_desk() as desk:
+        yield desk
 
 
 async def make_due(desk: Desk) -> None:

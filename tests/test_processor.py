@@ -12,9 +12,9 @@ import pytest
 from consumer.caller import GivenBack
 from consumer.decision import Announce, Decision, Fail, Failure, Reconcile, Retry
 from consumer.findings import Ambiguous, Found, HistoryFinding, LookUpFailed, NoHistory, NotFound
-from consumer.ledger import Entry, Ledger, LedgerDown
+from consumer.ledger import Entry, LedgerDown
 from consumer.messages import Defaults
-from tests.desk import Desk, deciding
+from tests.desk import Desk, deciding, opened_desk
 from tests.fakes import delivery
 
 if TYPE_CHECKING:
@@ -30,12 +30,8 @@ UNSURE = Reconcile(5.0, LOST)
 
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
-    ledger = Ledger("sqlite://", "queue")
-    await ledger.open()
-    desk = Desk(ledger)
-    await desk.controls.refresh()
-    yield desk
-    await ledger.close()
+    async with opened_desk() as desk:
+        yield desk
 
 
 # --- the first attempt

@@ -14,20 +14,17 @@ import structlog
 
 from consumer import log as logging_
 from consumer.cli.console import run, settings_or_exit, who
-from consumer.cli.filters import filters
 from consumer.cli.ids import NamesIds
 from consumer.cli.notes import Notes
 from consumer.cli.plan import (
     HOW_TO_NAME_IDS,
     Chosen,
-    all_option,
     causes,
     chosen_letters,
     chosen_of,
     counted,
     goes_on,
-    ids_argument,
-    ids_file_option,
+    letter_options,
     see_all_done,
     tell,
 )
@@ -45,10 +42,7 @@ log = structlog.get_logger(__name__)
     cls=NamesIds,
     epilog=HOW_TO_NAME_IDS.format('discard --why "a trial"', 'discard --ids - --why "a trial"'),
 )
-@ids_argument
-@filters
-@ids_file_option
-@all_option
+@letter_options
 @click.option("--why", help="The reason, for the log; always needed.")
 @click.option(
     "--to",

@@ -9,7 +9,7 @@ import click
 
 from consumer.cli.console import Failed
 from consumer.cli.dead_letters import look_at_each
-from consumer.cli.filters import choice_of, chooser
+from consumer.cli.filters import F, choice_of, chooser, filters
 from consumer.cli.ids import OPTIONS, read_ids
 from consumer.operations.choice import Choice
 from consumer.operations.dead_letter import DeadLetter, Groups
@@ -21,7 +21,15 @@ ids_argument = click.argument("ids_", nargs=-1, metavar="[[--] ID]...")
 ids_file_option = chooser(
     "--ids", "file", metavar="FILE", help="Only the ids in this file, one a line; - is stdin."
 )
-all_option = chooser("--all", "everything", is_flag=True, help="Every dead letter there is now.")
+_all_option = chooser("--all", "everything", is_flag=True, help="Every dead letter there is now.")
+
+
+def letter_options(command: F) -> F:
+    """Give a command its ids, and the options that choose among the dead letters."""
+    for option in (_all_option, ids_file_option, filters, ids_argument):
+        command = option(command)
+    return command
+
 
 HOW_TO_NAME_IDS = """\b
 Ids are never taken for options. First the options, then --, then the ids:

@@ -14,20 +14,17 @@ import structlog
 from consumer import log as logging_
 from consumer.cli.console import Failed, run, settings_or_exit, who
 from consumer.cli.dead_letters import entries_of
-from consumer.cli.filters import filters
 from consumer.cli.ids import NamesIds
 from consumer.cli.notes import Notes
 from consumer.cli.plan import (
     HOW_TO_NAME_IDS,
     Chosen,
-    all_option,
     causes,
     chosen_letters,
     chosen_of,
     counted,
     goes_on,
-    ids_argument,
-    ids_file_option,
+    letter_options,
     see_all_done,
     tell,
 )
@@ -51,10 +48,7 @@ log = structlog.get_logger(__name__)
 @click.command(
     cls=NamesIds, epilog=HOW_TO_NAME_IDS.format("replay --set from_line=reg1", "replay --ids -")
 )
-@ids_argument
-@filters
-@ids_file_option
-@all_option
+@letter_options
 @click.option("--set", "edits", multiple=True, metavar="FIELD=VALUE", help="Change a field.")
 @click.option("--redial", is_flag=True, help="Dial even what was started before.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many a second.")

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from consumer.cli.replay_plan import Plan
 from consumer.operations.dead_letter import Groups
-from consumer.output import shown_id
+from consumer.output import shown_ids
 
 EVENING = 18
 """The hour, where the command runs, from which many calls may still ring when people sleep."""
@@ -139,5 +139,4 @@ def _clock(plan: Plan, at: float) -> str:
 
 
 def _some(ids: Collection[str]) -> str:
-    first = ", ".join(map(shown_id, list(ids)[:3]))
-    return f"{len(ids)} ({first}{', …' if len(ids) > 3 else ''})"  # noqa: PLR2004
+    return f"{len(ids)} ({shown_ids(ids)})"

@@ -15,7 +15,7 @@ from consumer.operations.ledger_at_hand import ledger_at_hand
 from consumer.operations.report import Around, Report
 from consumer.operations.reports import report_on
 from consumer.operations.waits import moment
-from consumer.output import ids_of, say, shown_id
+from consumer.output import ids_of, say, shown_id, shown_ids
 from consumer.settings import Settings
 
 EPILOG = """\b
@@ -138,14 +138,10 @@ def _dialled(reports: Sequence[Report]) -> list[str]:
     perhaps = [report.request_id for report in reports if report.earlier_doubts]
     told = []
     if twice:
-        told.append(f"{len(twice)} dialled more than once ({_some(twice)})")
+        told.append(f"{len(twice)} dialled more than once ({shown_ids(twice)})")
     if perhaps:
-        told.append(f"{len(perhaps)} perhaps to another number before ({_some(perhaps)})")
+        told.append(f"{len(perhaps)} perhaps to another number before ({shown_ids(perhaps)})")
     if told or not reports:
         return told
     each = all(report.times_dialled == 1 for report in reports)
     return ["each dialled once" if each else "none dialled twice"]
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join(map(shown_id, ids[:3])) + (", …" if len(ids) > 3 else "")  # noqa: PLR2004

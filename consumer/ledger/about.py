@@ -1,6 +1,12 @@
 """What a ledger says of itself and of its queues: a name, a value."""
 
+import time
+
+from consumer import metrics
 from consumer.ledger.store import Store, marks
+
+HISTORY_BELIEVED_S = 7 * 86_400.0
+"""For how long it is remembered that the portal's call history could be read."""
 
 
 class About:
@@ -34,3 +40,22 @@ class About:
     async def forget(self, name: str) -> bool:
         """Remove a value; tell whether there was one."""
         return await self._store.execute("DELETE FROM about WHERE name = $1", name) == 1
+
+
+class HistorySeen:
+    """When the portal's call history showed a call of a queue's last, whichever worker asked."""
+
+    def __init__(self, about: About, queue: str) -> None:
+        self._about = about
+        self._name = f"history {queue}"
+
+    async def note(self) -> None:
+        """Note that it has just done so."""
+        with metrics.LEDGER.labels("note_history_shown").time():
+            await self._about.note(self._name, repr(time.time()).encode())
+
+    async def not_long_ago(self) -> bool:
+        """Tell whether it did within `HISTORY_BELIEVED_S`."""
+        with metrics.LEDGER.labels("has_seen_history").time():
+            about = await self._about.read(self._name)
+        return any(time.time() - float(at) < HISTORY_BELIEVED_S for at in about.values())

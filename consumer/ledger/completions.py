@@ -9,6 +9,7 @@ from consumer import metrics
 from consumer.ledger.about import About
 from consumer.ledger.entry import Entry
 from consumer.ledger.follow_lease import FollowLease
+from consumer.ledger.statements import ENDED, NOTE_ENDING, OPEN_CALLS, OPEN_EARLIER
 from consumer.ledger.store import Store, Value, marks
 from consumer.messages.endings import CallOutcome, Ending
 
@@ -17,20 +18,6 @@ FOLLOWED_BEFORE_S = 3600.0
 ANNOUNCED_BY_NOW_S = 86_400.0
 """After so long a `call.started` is taken to be out, though nobody could note it."""
 AT_ONCE = 200
-
-_CALLS = (
-    "SELECT request_id, replay, call_id, changed_at, clock_offset_s FROM calls"
-    " WHERE queue = $1 AND state = 'started' AND call_id IS NOT NULL"
-    " AND completed_replay < replay AND changed_at >= $2"
-)
-_EARLIER = (
-    "SELECT request_id, replay, of_call, began_at, NULL FROM completions"
-    " WHERE queue = $1 AND outcome IS NULL AND began_at >= $2"
-)
-_ENDED = (
-    "c.request_id, c.replay, c.of_call, c.began_at, c.completed_at, c.outcome,"
-    " c.ended_code, c.ended_reason, c.duration_s, c.cost, c.cost_currency"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +86,7 @@ class Completions:
         )
         with metrics.LEDGER.labels("something_open").time():
             since = await self._since()
-            for calls in (_CALLS, _EARLIER):
+            for calls in (OPEN_CALLS, OPEN_EARLIER):
                 if await self._store.fetch(f"{calls} LIMIT 1", self._queue, since):
                     return True
             return bool(await self._store.fetch(doubts, self._queue))
@@ -109,8 +96,8 @@ class Completions:
         with metrics.LEDGER.labels("open_calls").time():
             values = (self._queue, await self._since(), limit)
             rows = [
-                *await self._store.fetch(f"{_CALLS} ORDER BY changed_at LIMIT $3", *values),
-                *await self._store.fetch(f"{_EARLIER} ORDER BY began_at LIMIT $3", *values),
+                *await self._store.fetch(f"{OPEN_CALLS} ORDER BY changed_at LIMIT $3", *values),
+                *await self._store.fetch(f"{OPEN_EARLIER} ORDER BY began_at LIMIT $3", *values),
             ]
         return _once_each(rows)
 
@@ -122,8 +109,8 @@ class Completions:
             among = marks(call_ids, after=2)
             values: list[Value] = [self._queue, await self._since(), *call_ids]
             rows = [
-                *await self._store.fetch(f"{_CALLS} AND call_id IN ({among})", *values),
-                *await self._store.fetch(f"{_EARLIER} AND of_call IN ({among})", *values),
+                *await self._store.fetch(f"{OPEN_CALLS} AND call_id IN ({among})", *values),
+                *await self._store.fetch(f"{OPEN_EARLIER} AND of_call IN ({among})", *values),
             ]
         return _once_each(rows)
 
@@ -137,13 +124,7 @@ class Completions:
         """
         with metrics.LEDGER.labels("note_completion").time():
             await self._store.execute(
-                "INSERT INTO completions (queue, request_id, replay, of_call, began_at, outcome,"
-                " ended_code, ended_reason, duration_s, cost, cost_currency, completed_at)"
-                " SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12"
-                " WHERE EXISTS (SELECT 1 FROM leases WHERE name = $13 AND fence = $14)"
-                " ON CONFLICT (queue, request_id, replay) DO UPDATE SET outcome = $6,"
-                " ended_code = $7, ended_reason = $8, duration_s = $9, cost = $10,"
-                " cost_currency = $11, completed_at = $12 WHERE completions.outcome IS NULL",
+                NOTE_ENDING,
                 self._queue,
                 call.request_id,
                 call.replay,
@@ -171,7 +152,7 @@ class Completions:
         """Return what has ended and is not announced, where `call.started` is out."""
         with metrics.LEDGER.labels("to_announce").time():
             rows = await self._store.fetch(
-                f"SELECT {_ENDED} FROM completions c JOIN calls ON calls.queue = c.queue"  # noqa: S608
+                f"SELECT {ENDED} FROM completions c JOIN calls ON calls.queue = c.queue"  # noqa: S608
                 " AND calls.request_id = c.request_id"
                 " WHERE c.queue = $1 AND NOT c.announced AND c.outcome IS NOT NULL"
                 " AND (calls.replay > c.replay OR calls.published OR calls.changed_at < $2)"
@@ -190,7 +171,7 @@ class Completions:
         """
         with metrics.LEDGER.labels("latest_completions").time():
             rows = await self._store.fetch(
-                f"SELECT {_ENDED} FROM completions c WHERE c.queue = $1 AND c.outcome IS NOT NULL"  # noqa: S608
+                f"SELECT {ENDED} FROM completions c WHERE c.queue = $1 AND c.outcome IS NOT NULL"  # noqa: S608
                 f" AND c.request_id IN ({marks(request_ids, after=1)}) ORDER BY c.replay",
                 self._queue,
                 *request_ids,

@@ -6,12 +6,11 @@ Which state may follow which is decided in `steps`.
 import hmac
 import json
 import secrets
-import time
 from dataclasses import replace
 from hashlib import sha256
 
 from consumer import metrics
-from consumer.ledger.about import About
+from consumer.ledger.about import About, HistorySeen
 from consumer.ledger.completions import Completions
 from consumer.ledger.controls import ControlsTable
 from consumer.ledger.earlier import Earlier
@@ -32,9 +31,6 @@ from consumer.ledger.statements import (
 from consumer.ledger.store import LedgerDown, Store, Value
 from consumer.ledger.tokens import TokenRows
 from consumer.ledger.workers import WorkersTable
-
-HISTORY_BELIEVED_S = 7 * 86_400.0
-"""For how long it is remembered that the portal's call history could be read."""
 
 
 class Ledger:
@@ -59,6 +55,7 @@ class Ledger:
         self.controls = ControlsTable(self._store, self._about, queue)
         self.workers = WorkersTable(self._store, queue)
         self.letter_acts = LetterActs(self._store, queue)
+        self.history_seen = HistorySeen(self._about, queue)
         self._queue = queue
         self._digest_key = b""
         self._begun = False
@@ -109,19 +106,8 @@ class Ledger:
     async def begin_anew(self) -> None:
         """Note that workers with another ledger have the queue, or had it until now."""
         with metrics.LEDGER.labels("begin_anew").time():
-            await self._store.execute("DELETE FROM about WHERE name = $1", f"begun {self._queue}")
+            await self._about.forget(f"begun {self._queue}")
         self._begun = False
-
-    async def note_history_shown(self) -> None:
-        """Note that the portal's call history has just shown a call of this queue's."""
-        with metrics.LEDGER.labels("note_history_shown").time():
-            await self._about.note(f"history {self._queue}", repr(time.time()).encode())
-
-    async def has_seen_history(self) -> bool:
-        """Tell whether the portal's call history could be read not long ago."""
-        with metrics.LEDGER.labels("has_seen_history").time():
-            about = await self._about.read(f"history {self._queue}")
-        return any(time.time() - float(at) < HISTORY_BELIEVED_S for at in about.values())
 
     async def close(self) -> None:
         """Close the store; may be called again."""

@@ -1,4 +1,7 @@
-"""The statements that read and write entries; ``{}`` stands for a further condition."""
+"""The statements that read and write entries, and how calls ended.
+
+``{}`` stands for a further condition.
+"""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -26,6 +29,28 @@ UPDATE = (
     " AND {}"
 )
 NOT_ADOPTED = f"NOT EXISTS (SELECT 1 FROM calls WHERE call_id = ${len(CHANGED) + 3})"  # noqa: S608
+OPEN_CALLS = (
+    "SELECT request_id, replay, call_id, changed_at, clock_offset_s FROM calls"
+    " WHERE queue = $1 AND state = 'started' AND call_id IS NOT NULL"
+    " AND completed_replay < replay AND changed_at >= $2"
+)
+OPEN_EARLIER = (
+    "SELECT request_id, replay, of_call, began_at, NULL FROM completions"
+    " WHERE queue = $1 AND outcome IS NULL AND began_at >= $2"
+)
+ENDED = (
+    "c.request_id, c.replay, c.of_call, c.began_at, c.completed_at, c.outcome,"
+    " c.ended_code, c.ended_reason, c.duration_s, c.cost, c.cost_currency"
+)
+NOTE_ENDING = (
+    "INSERT INTO completions (queue, request_id, replay, of_call, began_at, outcome,"
+    " ended_code, ended_reason, duration_s, cost, cost_currency, completed_at)"
+    " SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12"
+    " WHERE EXISTS (SELECT 1 FROM leases WHERE name = $13 AND fence = $14)"
+    " ON CONFLICT (queue, request_id, replay) DO UPDATE SET outcome = $6,"
+    " ended_code = $7, ended_reason = $8, duration_s = $9, cost = $10,"
+    " cost_currency = $11, completed_at = $12 WHERE completions.outcome IS NULL"
+)
 
 
 def same_controls(first: int) -> str:

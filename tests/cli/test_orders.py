@@ -17,6 +17,7 @@ from consumer.cli.main import main
 from consumer.ledger import Entry, Ledger
 from consumer.ledger.controls import Controls
 from consumer.operations import controls
+from tests.fakes import placing
 
 ME = f"{getpass.getuser()}@{socket.gethostname()}"
 NUMBER = "+12025550101"
@@ -95,19 +96,6 @@ def test_it_says_that_a_call_was_begun_before_and_may_still_ring() -> None:
 
     assert result.exit_code == 0
     assert "2 calls begun before" in result.stderr
-
-
-def placing(request_id: str) -> Entry:
-    return Entry(
-        request_id=request_id,
-        state="placing",
-        attempt=1,
-        replay=0,
-        owner="a worker",
-        first_seen_at=0,
-        changed_at=0,
-        body_digest="",
-    )
 
 
 def test_calls_are_resumed_and_where_they_were_not_paused_it_says_so() -> None:

@@ -534,13 +534,13 @@ async def test_that_the_history_was_readable_is_known_for_some_days(
     url: str, open_ledger: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = await open_ledger(url)
-    assert not await ledger.has_seen_history()
+    assert not await ledger.history_seen.not_long_ago()
 
-    await ledger.note_history_shown()
-    assert await (await open_ledger(url)).has_seen_history()
+    await ledger.history_seen.note()
+    assert await (await open_ledger(url)).history_seen.not_long_ago()
 
-    monkeypatch.setattr("consumer.ledger.ledger.HISTORY_BELIEVED_S", 0.0)
-    assert not await ledger.has_seen_history()
+    monkeypatch.setattr("consumer.ledger.about.HISTORY_BELIEVED_S", 0.0)
+    assert not await ledger.history_seen.not_long_ago()
 
 
 async def test_a_call_stays_known_when_another_takes_its_place(ledger: Ledger) -> None:

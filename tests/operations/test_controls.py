@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from consumer import controls as live
-from consumer.ledger import Entry, Ledger, LedgerDown
+from consumer.ledger import Ledger, LedgerDown
 from consumer.operations import controls
 from consumer.operations.controls import Target, existing_ledger
 from consumer.operations.ledger_at_hand import NoLedger
 from consumer.settings import Settings
+from tests.fakes import placing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -76,19 +77,6 @@ async def more(bench: Bench, asked: list[str]) -> None:
     await bench.until(lambda: len(asked) >= count)
 
 
-def claim(request_id: str) -> Entry:
-    return Entry(
-        request_id=request_id,
-        state="placing",
-        attempt=1,
-        replay=0,
-        owner="a worker",
-        first_seen_at=0,
-        changed_at=0,
-        body_digest="",
-    )
-
-
 # Paused
 
 
@@ -142,11 +130,11 @@ async def test_it_waits_for_calls_that_were_claimed_before_and_for_no_later_ones
     shared: Bench,
 ) -> None:
     async with opened(shared) as ledger:
-        before = await ledger.put(claim("r-1"), None)
+        before = await ledger.put(placing("r-1"), None)
         assert before is not None
         saying = asyncio.create_task(controls.block(ledger, CAMPAIGN, "too early", "ann@desk"))
         await asyncio.sleep(2 * controls.COMMITTED_S)
-        await ledger.put(claim("r-2"), None)
+        await ledger.put(placing("r-2"), None)
         still_waits = not saying.done()
         await ledger.put(replace(before, state="started"), before)
         done = await asyncio.wait_for(saying, 1)
@@ -160,7 +148,7 @@ async def test_a_call_without_an_answer_is_told_of_and_not_waited_for_without_en
 ) -> None:
     monkeypatch.setattr(controls, "IN_FORCE_WITHIN_S", 0.2)
     async with opened(shared) as ledger:
-        await ledger.put(claim("r-1"), None)
+        await ledger.put(placing("r-1"), None)
         done = await controls.pause(ledger, "wrong text", "ann@desk")
 
     assert done.under_way == 1
