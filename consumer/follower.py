@@ -51,7 +51,7 @@ class Follower:
         owner: Which worker process this is.
         ledger: Knows which calls are open, and who follows them up.
         history: Where it is shown how they ended.
-        reconciler: Settles doubts by what is shown.
+        reconciler: Resolves doubts by what is shown.
         ages: Say for how long a call is open.
         rate_limiter: Knows whether this process places calls.
         completed: Publishes the events.
@@ -176,10 +176,10 @@ class Follower:
         return page
 
     async def _take(self, page: Page) -> None:
-        """Note what a page shows: how calls of ours ended, and which doubts it settles."""
+        """Note what a page shows: how calls of ours ended, and which doubts it resolves."""
         try:
             await self._note(page)
-            await self._reconciler.settle_seen(page.rows)
+            await self._reconciler.resolve_seen(page.rows)
         except LedgerDown:
             raise
         except Exception:

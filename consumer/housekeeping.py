@@ -13,9 +13,7 @@ from consumer import metrics
 from consumer.bitrix24.portal import Portal
 from consumer.errors import OperatorError
 from consumer.ledger import Ledger, LedgerDown
-from consumer.rabbitmq.declaration import (
-    WrongTopology,
-)
+from consumer.rabbitmq.declaration import WrongTopology
 from consumer.rabbitmq.lease import Lease, OtherLedger
 from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
 from consumer.rabbitmq.policies import Policies

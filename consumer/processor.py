@@ -198,10 +198,10 @@ class Processor:
         """Look a call in doubt up; dial again only if it did not ring, or the rules allow it."""
         self._caller.check()
         with self._waits:
-            settled = await self._reconciler.settle(entry, delivery.request)
-        decision = settled.decision
+            found = await self._reconciler.look_up(entry, delivery.request)
+        decision = found.decision
         if isinstance(decision, Retry) and decision.delay_s <= 0:
-            was = replace(entry, unsure_since=None) if settled.rang_not else entry
+            was = replace(entry, unsure_since=None) if found.rang_not else entry
             return await self._attempts.make(delivery, was, decision.attempt, entry.replay)
         expires_at = delivery.call.expires_at_s if delivery.call else None
-        return Decided(entry, decision, expires_at, settled.doubt_age_s)
+        return Decided(entry, decision, expires_at, found.doubt_age_s)

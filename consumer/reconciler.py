@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class LookedUp:
     """What came of a look-up.
 
     Attributes:
@@ -82,7 +82,7 @@ class Reconciler:
         self._history = history
         self._lag_s = lag_s
 
-    async def settle(self, entry: Entry, call: CallRequested | Invalid) -> Settled:
+    async def look_up(self, entry: Entry, call: CallRequested | Invalid) -> LookedUp:
         """Look up the call that *entry* may have placed, and say what follows.
 
         Raises:
@@ -91,7 +91,7 @@ class Reconciler:
         doubt = self._doubt(entry)
         if isinstance(call, Invalid):
             # A setting changed, so that its number or line cannot be read any more.
-            return Settled(Fail("unsure", entry.failure), rang_not=False, doubt_age_s=doubt.age_s)
+            return LookedUp(Fail("unsure", entry.failure), rang_not=False, doubt_age_s=doubt.age_s)
         finding = await self.look(entry, call)
         decision = reconcile(doubt, finding, self._delays_s, self._lag_s)
         log.info(
@@ -103,7 +103,7 @@ class Reconciler:
         if not isinstance(decision, Reconcile):
             metrics.DOUBTS_RESOLVED.labels(_resolved(decision)).inc()
         rang_not = isinstance(finding, NotFound) and finding.conclusive
-        return Settled(decision, rang_not, doubt.age_s)
+        return LookedUp(decision, rang_not, doubt.age_s)
 
     def _doubt(self, entry: Entry) -> DoubtfulCall:
         age_s = self._ages.age_of_doubt(entry)
@@ -153,8 +153,8 @@ class Reconciler:
             return LookUpFailed("a clock is further off than was known when it was asked for")
         return NotFound(conclusive=shown)
 
-    async def settle_seen(self, rows: Sequence[Row]) -> None:
-        """Settle doubts by *rows* that were not asked for; what they leave open is looked up later.
+    async def resolve_seen(self, rows: Sequence[Row]) -> None:
+        """Resolve doubts by *rows* not asked for; what they leave open is looked up later.
 
         The request's message is in a delay queue. When it comes back, the call is known, and the
         message, which alone has the number, is announced.
@@ -167,9 +167,9 @@ class Reconciler:
             for entry in await self._ledger.search.in_doubt(target):
                 await self._history.is_shown()  # which also learns the clock of the rows
                 if self._window(entry).covers(row):
-                    await self._settle_seen(entry, row)
+                    await self._resolve_seen(entry, row)
 
-    async def _settle_seen(self, entry: Entry, row: Row) -> None:
+    async def _resolve_seen(self, entry: Entry, row: Row) -> None:
         finding = await self._attribute(entry, [row])
         if not isinstance(finding, Found):
             return
