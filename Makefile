@@ -5,6 +5,9 @@ READY := $(VENV)/.ready
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-header --no-annotate
 
+# Without bytecode each process that a test starts compiles all of ours again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help demo test faults ship bench lint types layers check audit lock clean
 
 help: ## Print the targets
