@@ -101,6 +101,13 @@ def rabbitmq_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def node() -> Iterator[devbroker.PrivateNode]:
+    """Lend a broker that a test may administer, in a corner of its own; it is costly to start."""
+    with devbroker.PrivateNode() as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """Lend a PostgreSQL server; where there is none the test fails."""
     with postgres() as url:

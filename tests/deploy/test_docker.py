@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -168,12 +168,11 @@ needs_server = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator[PrivateNode]:
+def defined(node: PrivateNode) -> PrivateNode:
     """Lend a broker that has read the definitions, as the compose file's does."""
-    with PrivateNode() as node:
-        node.ctl("import_definitions", str(DEFINITIONS))
-        node.ctl("set_permissions", "-p", "calls", "guest", ".*", ".*", ".*")
-        yield node
+    node.ctl("import_definitions", str(DEFINITIONS))
+    node.ctl("set_permissions", "-p", "calls", "guest", ".*", ".*", ".*")
+    return node
 
 
 def url_of(node: PrivateNode, user: str) -> str:
@@ -238,10 +237,10 @@ async def is_allowed(connection: AbstractConnection, act: str, arguments: dict[s
 
 
 @needs_server
-async def test_no_user_may_do_anothers_work(node: PrivateNode) -> None:
+async def test_no_user_may_do_anothers_work(defined: PrivateNode) -> None:
     allowed = []
     for user, acts in FORBIDDEN.items():
-        connection = await aio_pika.connect(url_of(node, user))
+        connection = await aio_pika.connect(url_of(defined, user))
         async with connection:
             allowed += [(user, *act) for act in acts if await is_allowed(connection, *act)]
 
@@ -250,28 +249,28 @@ async def test_no_user_may_do_anothers_work(node: PrivateNode) -> None:
 
 @needs_server
 async def test_a_worker_that_may_declare_finds_everything_as_it_would_declare_it(
-    node: PrivateNode,
+    defined: PrivateNode,
 ) -> None:
-    await declare(url_of(node, "guest"), TOPOLOGY)
+    await declare(url_of(defined, "guest"), TOPOLOGY)
 
 
 @needs_server
 async def test_who_may_not_make_the_lease_is_told_once_and_works(
-    node: PrivateNode, portal_url: str, call_consumer: Callable[..., Command]
+    defined: PrivateNode, portal_url: str, call_consumer: Callable[..., Command]
 ) -> None:
-    node.ctl("add_user", "poor", "poor-not-a-secret")
-    node.ctl("set_permissions", "-p", "calls", "poor", "^$", ".*", ".*")
+    defined.ctl("add_user", "leaseless", "leaseless-not-a-secret")
+    defined.ctl("set_permissions", "-p", "calls", "leaseless", "^$", ".*", ".*")
     command = call_consumer(
         "run",
-        rabbitmq_url=url_of(node, "poor"),
+        rabbitmq_url=url_of(defined, "leaseless"),
         bitrix24_url=portal_url,
         declare=False,
         default_line="reg151083",
         http_port=0,
     )
     body = json.dumps(Bench.request("+12025550100")).encode()
-    async with asyncio.timeout(WITHIN_S), listening(url_of(node, "listener"), "calls") as events:
-        await publish_requests(url_of(node, "upstream"), "calls", [body])
+    async with asyncio.timeout(WITHIN_S), listening(url_of(defined, "listener"), "calls") as events:
+        await publish_requests(url_of(defined, "upstream"), "calls", [body])
         event = await anext(events)
     command.terminate()
 
@@ -289,24 +288,24 @@ async def dead_letters(url: str, count: int) -> dict[str, DeadLetter]:
 
 
 @needs_server
-async def test_who_may_not_publish_is_told_so(node: PrivateNode) -> None:
+async def test_who_may_not_publish_is_told_so(defined: PrivateNode) -> None:
     body = json.dumps(Bench.request("+12025550100")).encode()
     with pytest.raises(NotPublished) as caught:
-        await publish_requests(url_of(node, "listener"), "calls", [body])
+        await publish_requests(url_of(defined, "listener"), "calls", [body])
 
     assert caught.value.reason == "forbidden"
     assert "refused for user 'listener'" in str(caught.value)
 
 
 async def test_with_these_rights_requests_go_all_the_way(
-    node: PrivateNode, portal_url: str, call_consumer: Callable[..., Command]
+    defined: PrivateNode, portal_url: str, call_consumer: Callable[..., Command]
 ) -> None:
-    as_operator = url_of(node, "operator")
+    as_operator = url_of(defined, "operator")
     numbers = ("+12025550100", BUSY_ONCE, BAD_NUMBER)
     bodies = [json.dumps(Bench.request(number)).encode() for number in numbers]
     call_consumer(
         "run",
-        rabbitmq_url=url_of(node, "worker"),
+        rabbitmq_url=url_of(defined, "worker"),
         bitrix24_url=portal_url,
         declare=False,
         default_line="reg151083",
@@ -314,8 +313,8 @@ async def test_with_these_rights_requests_go_all_the_way(
         http_port=0,
         follow_up=False,  # or call.completed may come between
     )
-    async with asyncio.timeout(WITHIN_S), listening(url_of(node, "listener"), "calls") as events:
-        await publish_requests(url_of(node, "upstream"), "calls", bodies)
+    async with asyncio.timeout(WITHIN_S), listening(url_of(defined, "listener"), "calls") as events:
+        await publish_requests(url_of(defined, "upstream"), "calls", bodies)
         heard = [await anext(events) for _ in numbers]
         letters = await dead_letters(as_operator, 1)
         await send_back(as_operator, TOPOLOGY, letters, Replay(), lambda _: asyncio.sleep(0))

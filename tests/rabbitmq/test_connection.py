@@ -25,7 +25,7 @@ from tests.certificates import Authority
 from tests.links import linked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tests.commands import Command
@@ -279,25 +279,25 @@ REFUSALS: dict[str, tuple[dict[str, str], type[BrokerUnavailable], str]] = {
 
 
 @pytest.fixture(scope="module")
-def guarded_url() -> Iterator[str]:
-    """Lend a broker of its own, with limits, and a user who may declare nothing."""
+def guarded_url(request: pytest.FixtureRequest) -> str:
+    """Lend a broker with limits, and a user who may declare nothing."""
     if devbroker.find_server() is None:
         pytest.skip("no rabbitmq-server is installed whose limits could be changed")
-    with devbroker.PrivateNode() as node:
-        node.ctl(
-            "eval",
-            'rabbit_vhost:add(<<"theirs">>, <<"t">>), rabbit_vhost:add(<<"full">>, <<"t">>),'
-            "rabbit_auth_backend_internal:set_permissions("
-            '<<"guest">>, <<"full">>, <<".*">>, <<".*">>, <<".*">>, <<"t">>),'
-            'rabbit_vhost_limit:set(<<"full">>, [{<<"max-connections">>, 0}], <<"t">>),'
-            'rabbit_auth_backend_internal:add_user(<<"many">>, <<"many">>, <<"t">>),'
-            "rabbit_auth_backend_internal:set_user_limits("
-            '<<"many">>, #{<<"max-connections">> => 0}, <<"t">>),'
-            'rabbit_auth_backend_internal:add_user(<<"poor">>, <<"poor">>, <<"t">>),'
-            "rabbit_auth_backend_internal:set_permissions("
-            '<<"poor">>, <<"/">>, <<"^nothing$">>, <<".*">>, <<".*">>, <<"t">>).',
-        )
-        yield node.url
+    node: devbroker.PrivateNode = request.getfixturevalue("node")
+    node.ctl(
+        "eval",
+        'rabbit_vhost:add(<<"theirs">>, <<"t">>), rabbit_vhost:add(<<"full">>, <<"t">>),'
+        "rabbit_auth_backend_internal:set_permissions("
+        '<<"guest">>, <<"full">>, <<".*">>, <<".*">>, <<".*">>, <<"t">>),'
+        'rabbit_vhost_limit:set(<<"full">>, [{<<"max-connections">>, 0}], <<"t">>),'
+        'rabbit_auth_backend_internal:add_user(<<"many">>, <<"many">>, <<"t">>),'
+        "rabbit_auth_backend_internal:set_user_limits("
+        '<<"many">>, #{<<"max-connections">> => 0}, <<"t">>),'
+        'rabbit_auth_backend_internal:add_user(<<"poor">>, <<"poor">>, <<"t">>),'
+        "rabbit_auth_backend_internal:set_permissions("
+        '<<"poor">>, <<"/">>, <<"^nothing$">>, <<".*">>, <<".*">>, <<"t">>).',
+    )
+    return node.url
 
 
 @pytest.mark.parametrize(("change", "kind", "told"), REFUSALS.values(), ids=REFUSALS)
