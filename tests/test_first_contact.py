@@ -8,6 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
+
+from consumer.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -401,20 +404,34 @@ MISTAKES: dict[str, tuple[dict[str, object], str]] = {
         {"rabbitmq_url": "", "rabbitmq_url_file": "/nowhere"},
         r"CALLS_RABBITMQ_URL_FILE: cannot .*",
     ),
-    "broker down": ({}, r"(Error: )?no broker answers at 127\.0\.0\.1:9 .*CALLS_RABBITMQ_URL"),
-    "no such host": (
-        {"rabbitmq_url": "amqp://u:canary5ecret@no-such-host.invalid/"},
-        r"(Error: )?no broker answers at no-such-host\.invalid:5672 .*CALLS_RABBITMQ_URL",
-    ),
     "no such folder": (
         {"ledger_url": "sqlite:////nowhere/at/all.db"},
         r"(Error: )?.*/nowhere/at/all\.db.*",
     ),
 }
+UNREACHED: dict[str, tuple[dict[str, object], str]] = {
+    "broker down": ({}, r"(Error: )?no broker answers at 127\.0\.0\.1:9 .*CALLS_RABBITMQ_URL"),
+    "no such host": (
+        {"rabbitmq_url": "amqp://u:canary5ecret@no-such-host.invalid/"},
+        r"(Error: )?no broker answers at no-such-host\.invalid:5672 .*CALLS_RABBITMQ_URL",
+    ),
+}
 
 
 @pytest.mark.parametrize(("settings", "line"), MISTAKES.values(), ids=MISTAKES)
-def test_a_wrong_set_up_is_one_clear_line(
+def test_a_wrong_set_up_is_one_clear_line(settings: dict[str, object], line: str) -> None:
+    environment = {f"CALLS_{name.upper()}": str(value) for name, value in (SAFE | settings).items()}
+
+    result = CliRunner(env=environment).invoke(main, ["run", "--wait-s", "0"])
+
+    assert result.exit_code in {1, 2}
+    assert re.fullmatch(line, result.stderr.rstrip("\n")), result.stderr
+    assert SECRET not in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(("settings", "line"), UNREACHED.values(), ids=UNREACHED)
+def test_a_broker_that_does_not_answer_is_one_clear_line(
     call_consumer: Callable[..., Command], settings: dict[str, object], line: str
 ) -> None:
     command = call_consumer("run", "--wait-s", "0", **(SAFE | settings))
