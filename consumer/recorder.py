@@ -152,7 +152,11 @@ class Recorder:
                 tell(announcement.event, **announcement.fields)
 
     async def _mark_published(self, entry: Entry) -> None:
-        if entry.published:
+        """Note that what belongs to a closed request is out: of dead letters there is to be one."""
+        if entry.published or entry.state == "delayed":
+            return
+        if entry.state == "started":
+            self._ledger.published.add(entry)
             return
         try:
             await self._ledger.put(replace(entry, published=True), entry)

@@ -16,6 +16,7 @@ from consumer.ledger.controls import ControlsTable
 from consumer.ledger.earlier import Earlier
 from consumer.ledger.entry import Entry
 from consumer.ledger.letter_acts import LetterActs
+from consumer.ledger.published import PublishedMarks
 from consumer.ledger.search import Search
 from consumer.ledger.sqlite import SqliteStore
 from consumer.ledger.statements import (
@@ -37,7 +38,7 @@ class Ledger:
     """All entries of one queue, and what is known of other queues' calls.
 
     Every method that reads or writes raises `LedgerDown` where that is not possible. A write is
-    durable when its method returns.
+    on disk when its method returns; what `put` writes survives the end of this process only.
 
     Args:
         url: ``sqlite:///file``, ``sqlite:////absolute/file``, ``sqlite://`` for memory, or
@@ -56,6 +57,7 @@ class Ledger:
         self.workers = WorkersTable(self._store, queue)
         self.letter_acts = LetterActs(self._store, queue)
         self.history_seen = HistorySeen(self._about, queue)
+        self.published = PublishedMarks(self._store, queue)
         self._queue = queue
         self._digest_key = b""
         self._begun = False
@@ -111,6 +113,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Close the store; may be called again."""
+        await self.published.flush()
         await self._store.close()
 
     async def check_writable(self) -> None:
@@ -136,16 +139,17 @@ class Ledger:
 
         A call id adopted from the portal's history must be new to the ledger, else None too. To
         write the same again is one write: so it can be repeated where its answer was lost.
+
+        A loss of power may undo it, as far back as the latest claim: then there is a doubt.
         """
         entry = replace(entry, version=(was.version if was else 0) + 1)
         with metrics.LEDGER.labels("put").time():
             if was is None:
-                done = await self._insert(entry, "TRUE")
+                done = await self._insert(entry, "TRUE", durable=False)
             else:
                 adopts = entry.confirmed_by == "history" and was.call_id != entry.call_id
-                done = await self._update(
-                    entry, was, NOT_ADOPTED, entry.call_id if adopts else None
-                )
+                adopted = entry.call_id if adopts else None
+                done = await self._update(entry, was, NOT_ADOPTED, adopted, durable=False)
         return entry if done == 1 or await self._holds(entry) else None
 
     async def claim(self, entry: Entry, was: Entry | None, controls: bytes) -> Entry | None:
@@ -182,18 +186,28 @@ class Ledger:
                     unseen.cancelled_at,
                     unseen.cancelled_for,
                 )
-            entry = await self.get(unseen.request_id) or await self.put(unseen, None)
+                entry, first = await self.get(unseen.request_id), replace(unseen, version=1)
+                if entry is None and await self._insert(first, "TRUE"):
+                    return first
             if entry is not None and entry.cancelled_at:
                 return entry
 
-    async def _insert(self, entry: Entry, condition: str, *values: Value) -> int:
+    async def _insert(
+        self, entry: Entry, condition: str, *values: Value, durable: bool = True
+    ) -> int:
         written = [getattr(entry, name) for name in COLUMNS]
-        return await self._store.execute(INSERT.format(condition), *written, self._queue, *values)
+        return await self._store.execute(
+            INSERT.format(condition), *written, self._queue, *values, durable=durable
+        )
 
-    async def _update(self, entry: Entry, was: Entry, condition: str, *values: Value) -> int:
+    async def _update(
+        self, entry: Entry, was: Entry, condition: str, *values: Value, durable: bool = True
+    ) -> int:
         written = [getattr(entry, name) for name in CHANGED]
         key = (self._queue, was.version)
-        return await self._store.execute(UPDATE.format(condition), *written, *key, *values)
+        return await self._store.execute(
+            UPDATE.format(condition), *written, *key, *values, durable=durable
+        )
 
     async def _holds(self, entry: Entry) -> bool:
         """Tell whether *entry* is what the ledger holds, taken back or not."""

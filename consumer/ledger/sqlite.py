@@ -27,7 +27,8 @@ To wait for the disk costs 200 us, a turn 20 us at most where nothing else is to
 class _Write:
     statement: str
     values: Sequence[Value]
-    on_disk: "asyncio.Future[int]"
+    durable: bool
+    done: "asyncio.Future[int]"
 
 
 class SqliteStore:
@@ -44,6 +45,7 @@ class SqliteStore:
         self.place = urlsplit(url).path[1:] or ":memory:"
         self._db: sqlite3.Connection | None = None
         self._waiting: list[_Write] = []
+        self._durably = True
 
     async def exists(self) -> bool:
         """Tell whether there is a file; in memory nothing stays."""
@@ -58,7 +60,7 @@ class SqliteStore:
         """Open or create the file."""
         with self._errors():
             db = sqlite3.connect(self.place, isolation_level=None, timeout=BUSY_S)
-            self._db = db
+            self._db, self._durably = db, True
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("BEGIN IMMEDIATE")
@@ -84,16 +86,16 @@ class SqliteStore:
         with self._errors():
             return self._opened().execute(_numbered(statement), values).fetchall()
 
-    async def execute(self, statement: str, *values: Value) -> int:
-        """Return how many rows a change touched, once it is on disk."""
+    async def execute(self, statement: str, *values: Value, durable: bool = True) -> int:
+        """Return how many rows a change touched, once it is written."""
         with self._errors():
             self._opened()
             loop = asyncio.get_running_loop()
-            write = _Write(_numbered(statement), values, loop.create_future())
+            write = _Write(_numbered(statement), values, durable, loop.create_future())
             self._waiting.append(write)
             if len(self._waiting) == 1:
                 loop.call_soon(self._write_when_quiet, loop, 1, QUIET_TURNS)
-            return await write.on_disk
+            return await write.done
 
     def _write_when_quiet(
         self, loop: asyncio.AbstractEventLoop, known: int, quiet_turns: int
@@ -111,6 +113,7 @@ class SqliteStore:
         if self._db is None or not waiting:
             return
         try:
+            self._sync(self._db, durably=any(write.durable for write in waiting))
             self._db.execute("BEGIN IMMEDIATE")
             results = [_touched(self._db, write) for write in waiting]
             self._db.execute("COMMIT")
@@ -119,12 +122,22 @@ class SqliteStore:
                 self._db.rollback()
             results = [error] * len(waiting)
         for write, result in zip(waiting, results, strict=True):
-            if write.on_disk.done():
+            if write.done.done():
                 pass  # who waited for it was cancelled
             elif isinstance(result, Exception):
-                write.on_disk.set_exception(result)
+                write.done.set_exception(result)
             else:
-                write.on_disk.set_result(result)
+                write.done.set_result(result)
+
+    def _sync(self, db: sqlite3.Connection, *, durably: bool) -> None:
+        """Say whether the next transaction waits for the disk.
+
+        The log is one file: what waits brings all along that did not.
+        Source: https://www.sqlite.org/pragma.html#pragma_synchronous
+        """
+        if durably != self._durably:
+            db.execute(f"PRAGMA synchronous = {'FULL' if durably else 'NORMAL'}")
+            self._durably = durably
 
     def _opened(self) -> sqlite3.Connection:
         if self._db is None:

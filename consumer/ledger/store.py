@@ -17,7 +17,7 @@ class WrongLedger(LedgerDown):
 
 
 class Store(Protocol):
-    """A database. Each statement is a transaction of its own, durable when its method returns.
+    """A database. Each statement is a transaction of its own, written when its method returns.
 
     Statements name their values ``$1``, ``$2`` and so on. Every method raises `LedgerDown` where
     the database cannot do what it should.
@@ -40,8 +40,15 @@ class Store(Protocol):
     async def fetch(self, statement: str, *values: Value) -> Sequence[Sequence[Any]]:
         """Return the rows that a query finds."""
 
-    async def execute(self, statement: str, *values: Value) -> int:
-        """Return how many rows a change touched: none if it would break a unique index."""
+    async def execute(self, statement: str, *values: Value, durable: bool = True) -> int:
+        """Return how many rows a change touched: none if it would break a unique index.
+
+        Args:
+            statement: An INSERT, UPDATE or DELETE.
+            values: Its values.
+            durable: Whether it must be on disk by then. If not, it survives the end of any process
+                of ours, but perhaps not the machine's; what is durable later brings it along.
+        """
 
 
 def marks(values: Collection[object], after: int = 0) -> str:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,6 +23,7 @@ from consumer.bitrix24.portal import PLACE, Portal
 from consumer.cli import main as cli
 from consumer.decision import Outcome
 from consumer.ledger import Entry, Ledger
+from consumer.ledger.published import PublishedMarks
 from consumer.limits import circuit_breaker
 from consumer.messages import CallRequested
 from consumer.rabbitmq.publisher import DEADLINE_S, Publisher
@@ -63,7 +65,7 @@ class Trap:
 
 
 def watch_ledger(trap: Trap) -> None:
-    put, claim = Ledger.put, Ledger.claim
+    put, claim, write = Ledger.put, Ledger.claim, PublishedMarks.write
 
     async def watched_claim(
         self: Ledger, entry: Entry, was: Entry | None, controls: bytes
@@ -83,6 +85,12 @@ def watch_ledger(trap: Trap) -> None:
             trap.passed("marked out" if written.published else "recorded", answered)
         return written
 
+    async def watched_marks(self: PublishedMarks, entries: Sequence[Entry]) -> None:
+        await write(self, entries)
+        for entry in entries:
+            trap.passed("marked out", entry.request_id)
+
+    PublishedMarks.write = watched_marks  # type: ignore[method-assign]
     Ledger.claim = watched_claim  # type: ignore[method-assign]
     Ledger.put = watched_put  # type: ignore[method-assign]
 

@@ -1,0 +1,59 @@
+"""Notes that the events of started calls are out, written a moment later, many at once."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from consumer import metrics
+from consumer.ledger.entry import Entry
+from consumer.ledger.store import LedgerDown, Store, Value
+
+SOON_S = 0.2
+"""For so long notes are gathered: until then the event counts as not published."""
+AT_ONCE = 200
+"""SQLite takes 32,766 values in a statement."""
+
+log = structlog.get_logger(__name__)
+
+
+class PublishedMarks:
+    """What is to be noted; nothing depends on it but what `show` tells, and when an end is told."""
+
+    def __init__(self, store: Store, queue: str) -> None:
+        self._store = store
+        self._queue = queue
+        self._waiting: list[Entry] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    def add(self, entry: Entry) -> None:
+        """Note soon that the broker has the event of *entry*, as the ledger holds it now."""
+        self._waiting.append(entry)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_soon())
+
+    async def _write_soon(self) -> None:
+        await asyncio.sleep(SOON_S)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Write what waits. Where the ledger cannot be written, nothing is noted."""
+        try:
+            while self._waiting:
+                some, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
+                await self.write(some)
+        except LedgerDown:
+            log.warning("ledger.not_marked")  # a copy of the message publishes it once more
+
+    async def write(self, entries: Sequence[Entry]) -> None:
+        """Note that the events of *entries* are out, unless a newer version has come since."""
+        pairs = (f"(${2 * n}, CAST(${2 * n + 1} AS INTEGER))" for n in range(1, len(entries) + 1))
+        values: list[Value] = [v for e in entries for v in (e.request_id, e.version)]
+        with metrics.LEDGER.labels("note_published").time():
+            await self._store.execute(
+                "UPDATE calls SET published = TRUE WHERE queue = $1"  # noqa: S608  # marks only
+                f" AND (request_id, version) IN (VALUES {', '.join(pairs)})",
+                self._queue,
+                *values,
+                durable=False,
+            )
