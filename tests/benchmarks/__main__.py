@@ -22,10 +22,14 @@ from consumer.demo.broker import PrivateNode
 from tests.benchmarks import measures
 from tests.benchmarks.measures import Plan
 from tests.benchmarks.results import CAVEAT, Results, comparison, verdicts
+from tests.benchmarks.scale import scale
 from tests.benchmarks.stage import Stage, staged
+from tests.postgres import postgres
 
-Part = Literal["throughput", "latency", "rate", "start", "waiting"]
+Part = Literal["throughput", "latency", "rate", "start", "waiting", "postgres", "scale"]
 PARTS: tuple[Part, ...] = get_args(Part)
+USUAL = [part for part in PARTS if part != "scale"]
+"""To fill a ledger with millions takes longer than all the rest."""
 
 
 def _parts(_: click.Context, __: click.Parameter, value: str) -> list[Part]:
@@ -36,7 +40,13 @@ def _parts(_: click.Context, __: click.Parameter, value: str) -> list[Part]:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--only", default=",".join(PARTS), show_default=True, callback=_parts, help="Parts.")
+@click.option(
+    "--only",
+    default=",".join(USUAL),
+    show_default=True,
+    callback=_parts,
+    help="Parts; also: scale.",
+)
 @click.option("--rounds", default=7, show_default=True, help="How often everyone has a turn.")
 @click.option("--quick", is_flag=True, help="Fewer calls and shorter: shows that it works.")
 @click.option("--json", "report", default="bench.json", show_default=True, help="Where to.")
@@ -94,6 +104,11 @@ async def _one(part: Part, stage: Stage, plan: Plan, results: Results) -> None:
             results.starts_s = await measures.starts(stage, plan)
         case "waiting":
             results.waiting = await measures.waiting(stage, plan)
+        case "postgres":
+            with postgres() as url:
+                results.with_postgres = await measures.with_postgres(stage, plan, url)
+        case "scale":
+            results.scale = await scale(stage, plan.settled, plan.queued)
 
 
 if __name__ == "__main__":

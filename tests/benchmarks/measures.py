@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 import httpx
 
 from tests.benchmarks.api import ROOT
-from tests.benchmarks.stage import Run, Stage, free_port
+from tests.benchmarks.stage import Run, Stage, free_port, until_ready
 from tests.benchmarks.subjects import BY_HAND, OURS, SUBJECTS, Subject, request_id_in
 
 RATES = (2, 5, 50)
@@ -23,7 +23,6 @@ PACE = 2
 INTERVAL_S = 0.55
 """Between publishes when latency is measured: a little under the pace, so that none must wait."""
 WARM_UP_S = 2.0
-READY_POLL_S = 0.01
 SANDBOX_POLL_S = 0.5
 PIPELINED = 50
 
@@ -38,6 +37,8 @@ class Plan:
         window_s: For how long the share of the allowed rate is watched.
         starts: How often the worker is started.
         waiting: How many requests wait, from few to many.
+        settled: How many requests a large ledger knows.
+        queued: How many wait then.
     """
 
     rounds: int = 7
@@ -46,11 +47,13 @@ class Plan:
     window_s: int = 60
     starts: int = 10
     waiting: tuple[int, int] = (1_000, 100_000)
+    settled: int = 10_000_000
+    queued: int = 1_000_000
 
     def quick(self) -> "Plan":
         """Return a plan that shows whether all of it works."""
         fewer = {concurrency: calls // 3 for concurrency, calls in self.calls.items()}
-        return Plan(self.rounds, fewer, 5, 10, 3, (1_000, 10_000))
+        return Plan(self.rounds, fewer, 5, 10, 3, (1_000, 10_000), 100_000, 10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,17 @@ async def throughput(stage: Stage, plan: Plan) -> Throughput:
         for concurrency, calls in plan.calls.items():
             for subject in order:
                 run = await stage.run(subject, calls, concurrency)
+                runs[concurrency][subject.name].append(run)
+    return runs
+
+
+async def with_postgres(stage: Stage, plan: Plan, url: str) -> Throughput:
+    """Measure the same with our ledger in PostgreSQL, beside the worker written by hand."""
+    runs: Throughput = {c: {OURS.name: [], BY_HAND.name: []} for c in plan.calls}
+    for order in in_turn((OURS, BY_HAND), plan.rounds):
+        for concurrency, calls in plan.calls.items():
+            for subject in order:
+                run = await stage.run(subject, calls, concurrency, settings={"ledger_url": url})
                 runs[concurrency][subject.name].append(run)
     return runs
 
@@ -165,23 +179,9 @@ async def starts(stage: Stage, plan: Plan) -> list[float]:
             port = free_port()
             begun = time.monotonic()
             async with stage.working(OURS, names, 10, {"http_port": port}):
-                async with asyncio.timeout(60):
-                    while not await _is_ready(port):  # noqa: ASYNC110
-                        await asyncio.sleep(READY_POLL_S)
+                await until_ready(port)
                 taken.append(time.monotonic() - begun)
         return taken
-
-
-async def _is_ready(port: int) -> bool:
-    try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    try:
-        writer.write(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
-        return b" 200 " in await reader.readline()
-    finally:
-        writer.close()
 
 
 async def waiting(stage: Stage, plan: Plan) -> dict[int, Run]:

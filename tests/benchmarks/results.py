@@ -5,13 +5,17 @@ from dataclasses import dataclass, field
 from statistics import median, quantiles
 
 from tests.benchmarks.measures import Share, Throughput
+from tests.benchmarks.scale import Scale
 from tests.benchmarks.stage import Run
 from tests.benchmarks.subjects import BY_HAND, OURS, SUBJECTS
 
 COMPARED = 10
 """The concurrency at which costs are compared: the worker's default."""
-LEAST = {10: 0.8, 50: 1.0}
+LEAST = {1: 0.8, 10: 1.15, 50: 1.8}
 """Of the calls a second that the worker written by hand places, by concurrency."""
+LEAST_WITH_POSTGRES = {10: 0.6, 50: 1.0}
+MOST_CPU = 0.9
+"""Of the CPU time of the worker written by hand, at `COMPARED` in flight."""
 CAVEAT = (
     "By hand and Celery: no ledger, no pace, no metrics, no log; a call that is delivered twice"
     " rings twice.\nMedians of {rounds} rounds, each of all three in turn; ratios are medians of"
@@ -40,12 +44,19 @@ class Results:
     shares: list[Share] | None = None
     starts_s: list[float] | None = None
     waiting: dict[int, Run] | None = None
+    with_postgres: Throughput | None = None
+    scale: Scale | None = None
 
     def findings(self) -> list[Finding]:
         """Hold what was measured against what is promised."""
         found: list[Finding] = []
         if self.throughput is not None:
-            found += _throughput(self.throughput)
+            found += _throughput(self.throughput, LEAST, "ours / by hand")
+            found += _cpu(self.throughput)
+        if self.with_postgres is not None:
+            found += _throughput(
+                self.with_postgres, LEAST_WITH_POSTGRES, "with PostgreSQL / by hand"
+            )
         if self.latency_s is not None:
             found += _latency(self.latency_s)
         if self.shares is not None:
@@ -55,6 +66,8 @@ class Results:
             found.append(_less("start to ready, s", seen_s, 2, "{:.2f}"))
         if self.waiting is not None:
             found += _waiting(self.waiting)
+        if self.scale is not None:
+            found += _scale(self.scale)
         return found
 
 
@@ -62,14 +75,20 @@ def _less(what: str, seen: float, bar: float, form: str) -> Finding:
     return Finding(what, form.format(seen), f"< {bar:g}", seen < bar)
 
 
-def _throughput(runs: Throughput) -> list[Finding]:
+def _throughput(runs: Throughput, bars: dict[int, float], whose: str) -> list[Finding]:
     found = []
-    for concurrency, least in LEAST.items():
+    for concurrency, least in bars.items():
         if concurrency in runs:
             ratio = paired(runs[concurrency], BY_HAND.name, lambda run: run.calls_per_s)
-            what = f"calls/s at {concurrency} in flight, ours / by hand"
+            what = f"calls/s at {concurrency} in flight, {whose}"
             found.append(Finding(what, f"{ratio:.2f}", f">= {least:g}", ratio >= least))
     return found
+
+
+def _cpu(runs: Throughput) -> list[Finding]:
+    ratio = paired(runs[COMPARED], BY_HAND.name, lambda run: run.cpu_s_per_10k)
+    what = f"CPU at {COMPARED} in flight, ours / by hand"
+    return [Finding(what, f"{ratio:.2f}", f"<= {MOST_CPU:g}", ratio <= MOST_CPU)]
 
 
 def _latency(taken: dict[str, list[list[float]]]) -> list[Finding]:
@@ -107,6 +126,16 @@ def _waiting(runs: dict[int, Run]) -> list[Finding]:
     grows = runs[many].peak_mb / runs[few].peak_mb
     found.append(_less(f"peak memory, {many:,} / {few:,} waiting", grows, 1.1, "{:.2f}"))
     return found
+
+
+def _scale(seen: Scale) -> list[Finding]:
+    at = f"{seen.settled:,} settled, {seen.waiting:,} waiting"
+    return [
+        Finding(f"calls/s: {at}", f"{seen.calls_per_s:.0f}"),
+        _less(f"start to ready, s: {at}", seen.start_s, 2, "{:.2f}"),
+        _less(f"look-up, ms: {at}", seen.look_up_ms, 1, "{:.3f}"),
+        _less(f"peak MB: {at}", seen.peak_mb, 120, "{:.0f}"),
+    ]
 
 
 def paired(runs: dict[str, list[Run]], peer: str, value: Callable[[Run], float]) -> float:

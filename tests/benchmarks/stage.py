@@ -25,6 +25,7 @@ AT_ONCE = 500
 POLL_S = 0.05
 WAIT_S = 60.0
 START_S = 30.0
+READY_POLL_S = 0.01
 LEAST_PER_S = 10
 """Whoever places fewer calls a second is taken to be stuck."""
 
@@ -162,7 +163,15 @@ class Stage:
         queue = await self._channel.declare_queue(name, passive=True)
         return queue.declaration_result.message_count or 0
 
-    async def run(self, subject: Subject, calls: int, concurrency: int, waiting: int = 0) -> Run:
+    async def run(
+        self,
+        subject: Subject,
+        calls: int,
+        concurrency: int,
+        *,
+        waiting: int = 0,
+        settings: dict[str, object] | None = None,
+    ) -> Run:
         """Let *subject* place *calls* of the requests that wait, all of them unless *waiting*.
 
         The rate is what the API sees, from the first call to the last.
@@ -170,7 +179,7 @@ class Stage:
         async with self.queues(subject) as names:
             await self.publish(subject, names, (f"r-{n}" for n in range(max(calls, waiting))))
             await self.api.expect(calls)
-            async with self.working(subject, names, concurrency, {}) as process:
+            async with self.working(subject, names, concurrency, settings or {}) as process:
                 async with asyncio.timeout(START_S):
                     await self.api.began()
                 before = cost_of(process.pid)
@@ -194,6 +203,25 @@ async def staged(url: str, folder: Path) -> AsyncIterator[Stage]:
         connection = await stack.enter_async_context(await aio_pika.connect(url))
         channel = await connection.channel(on_return_raises=True)
         yield Stage(url, api, folder, channel)
+
+
+async def until_ready(port: int) -> None:
+    """Wait until a worker's `/readyz` says yes."""
+    async with asyncio.timeout(START_S):
+        while not await _is_ready(port):  # noqa: ASYNC110  # another process's to know
+            await asyncio.sleep(READY_POLL_S)
+
+
+async def _is_ready(port: int) -> bool:
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    try:
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+        return b" 200 " in await reader.readline()
+    finally:
+        writer.close()
 
 
 def free_port() -> int:
