@@ -62,8 +62,8 @@ The rooms, each for one thing outside, or one kind of work:
                     queue_counts, unread, lease, policies: all that is known of RabbitMQ and
                     FastStream
     ledger/         entry, changes, ledger, statements, search, earlier, completions, follow_lease,
-                    letter_acts, controls, workers, about, tokens, store, sqlite, postgres, ages,
-                    beginning, recovery: what was done for which request
+                    letter_acts, published, controls, workers, about, tokens, store, sqlite,
+                    postgres, ages, beginning, recovery: what was done for which request
     limits/         rate_limiter, circuit_breaker, fault, calling_hours, own_rules: how fast to
                     call, when and whom, and when not at all
     operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, controls, check,

@@ -1,4 +1,7 @@
-"""Notes that the events of started calls are out, written a moment later, many at once."""
+"""Notes that the events of started calls are out, written a moment later, many at once.
+
+These writes are the ones that wait for the disk after a call: with them its outcome is there, too.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +13,7 @@ from consumer.ledger.entry import Entry
 from consumer.ledger.store import LedgerDown, Store, Value
 
 SOON_S = 0.2
-"""For so long notes are gathered: until then the event counts as not published."""
+"""For so long notes are gathered: a loss of power forgets the outcomes of no more than that."""
 AT_ONCE = 200
 """SQLite takes 32,766 values in a statement."""
 
@@ -55,5 +58,4 @@ class PublishedMarks:
                 f" AND (request_id, version) IN (VALUES {', '.join(pairs)})",
                 self._queue,
                 *values,
-                durable=False,
             )
