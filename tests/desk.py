@@ -117,9 +117,9 @@ def deciding(desk: Desk, *decisions: Decision) -> Processor:
 
 
 @asynccontextmanager
-async def opened_desk() -> AsyncIterator[Desk]:
-    """Lend a desk with a ledger in memory."""
-    ledger = Ledger("sqlite://", "queue")
+async def opened_desk(url: str = "sqlite://") -> AsyncIterator[Desk]:
+    """Lend a desk, with a ledger in memory unless *url* names another."""
+    ledger = Ledger(url, "queue")
     await ledger.open()
     desk = Desk(ledger)
     await desk.controls.refresh()

@@ -113,7 +113,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Close the store; may be called again."""
-        await self.published.flush()
+        await self.published.close()
         await self._store.close()
 
     async def check_writable(self) -> None:

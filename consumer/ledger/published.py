@@ -39,6 +39,12 @@ class PublishedMarks:
         await asyncio.sleep(SOON_S)
         await self.flush()
 
+    async def close(self) -> None:
+        """Write what waits, at once."""
+        if self._writing is not None:
+            self._writing.cancel()
+        await self.flush()
+
     async def flush(self) -> None:
         """Write what waits. Where the ledger cannot be written, nothing is noted."""
         try:
