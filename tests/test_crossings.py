@@ -230,6 +230,7 @@ class Crossings(RuleBasedStateMachine):
         self.see_how_it_ended()
 
     def see_how_it_ended(self) -> None:
+        self.run(self.desk.ledger.published.flush())
         entry = self.run(self.desk.ledger.get("r-1"))
         assert entry is not None
         assert entry.state in {"started", "failed"}

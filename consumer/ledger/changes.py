@@ -27,8 +27,13 @@ def apply_decision(
     reached = replace(entry, changed_at=now, published=False, reason=None, scheduled=None)
     match decision:
         case Announce(call_id, confirmed_by):
-            started = replace(reached, state="started", unsure_since=None)
-            return replace(started, call_id=call_id, confirmed_by=confirmed_by)
+            return replace(
+                reached,
+                state="started",
+                call_id=call_id,
+                confirmed_by=confirmed_by,
+                unsure_since=None,
+            )
         case Retry(delay_s, attempt, failure):
             told = with_failure(replace(reached, unsure_since=None), failure)
             if expires_at is not None and now + delay_s >= expires_at:

@@ -19,7 +19,8 @@ PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqli
 QUIET_TURNS = 4
 """Turns of the event loop without a further write, after which what waits is written.
 
-To wait for the disk costs 200 us, a turn 20 us at most where nothing else is to be done.
+To wait for the disk costs 200 us, a turn 20 us at most where nothing else is to be done. What does
+not wait for it is written in the next turn, if it is alone.
 """
 
 
@@ -94,7 +95,8 @@ class SqliteStore:
             write = _Write(_numbered(statement), values, durable, loop.create_future())
             self._waiting.append(write)
             if len(self._waiting) == 1:
-                loop.call_soon(self._write_when_quiet, loop, 1, QUIET_TURNS)
+                quiet_turns = QUIET_TURNS if durable else 0
+                loop.call_soon(self._write_when_quiet, loop, 1, quiet_turns)
             return await write.done
 
     def _write_when_quiet(
