@@ -66,6 +66,7 @@ The rooms, each for one thing outside, or one kind of work:
                     postgres, ages, beginning, recovery: what was done for which request
     limits/         rate_limiter, circuit_breaker, fault, calling_hours, own_rules: how fast to
                     call, when and whom, and when not at all
+    tracing/        spans, pipeline: traces by OpenTelemetry, and nothing where they are off
     operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, controls, check,
                     check_broker, check_work, check_ledger, check_login, check_portal, finding,
                     login, portal, pauses, ledger_at_hand, report, reports, waits, status, upstream:

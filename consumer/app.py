@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import structlog
 
+from consumer import tracing
 from consumer.assembly import (
     build_evictions,
     build_follower,
@@ -215,6 +216,7 @@ class App:
             self.cancellations.leave(answers=left),
             within(STOP_LINKS_S, "publisher", self.publisher.close()),
             within(STOP_PORTAL_S, "portal", self._portal.portal.close()),
+            within(STOP_LINKS_S, "traces", tracing.stop()),
             within(STOP_LINKS_S, "heartbeat", self._heartbeat.close()),
         )
         self._records.recovery.close()

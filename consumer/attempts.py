@@ -6,7 +6,7 @@ A claim is the ledger's word that nobody else dials, and that nobody has forbidd
 import asyncio
 import time
 
-from consumer import metrics
+from consumer import metrics, tracing
 from consumer.bitrix24.portal import CONNECT_TIMEOUT_S
 from consumer.caller import Caller, Turn
 from consumer.controls import LiveControls
@@ -149,6 +149,7 @@ class Attempts:
             body_digest=self._ledger.digest(delivery.fields),
             target_digest=self._ledger.digest(call.to_number, call.from_line),
             number_digest=self._ledger.digest(call.to_number),
+            traceparent=tracing.onward(dict(delivery.headers.trace)).get("traceparent"),
         )
 
     async def _ruled_out(

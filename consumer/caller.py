@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from consumer import metrics
+from consumer import metrics, tracing
 from consumer.bitrix24.known_words import code_label
 from consumer.bitrix24.portal import Portal
 from consumer.decision import (
@@ -94,7 +94,7 @@ class Caller:
             GivenBack: None may, because the worker is stopping or paused.
         """
         self.check()
-        with metrics.RATE_LIMIT_WAIT.time():
+        with metrics.RATE_LIMIT_WAIT.time(), tracing.waiting("wait for the rate limit"):
             await self._rate_limiter.acquire_for_call()
         self.check()
         return Turn(self._breaker.epoch)
@@ -110,10 +110,14 @@ class Caller:
             turn: The right to do so.
             send_before: The request is not sent later than that, by the monotonic clock.
         """
-        with metrics.IN_FLIGHT.track_inprogress(), metrics.API.time():
+        asked_at = time.perf_counter()
+        with metrics.IN_FLIGHT.track_inprogress():
             outcome = await self._place(call, send_before)
+        metrics.API.observe(time.perf_counter() - asked_at, tracing.exemplar())
         code = "" if isinstance(outcome, Placed) else code_label(outcome.failure.code)
-        metrics.CALLS.labels(type(outcome).__name__.lower(), code).inc()
+        meaning = type(outcome).__name__.lower()
+        metrics.CALLS.labels(meaning, code).inc()
+        tracing.note(outcome=meaning, code=code)
         self._slow_down(outcome)
         begun = Call(call.request_id, call.from_line, turn.epoch)
         wait_s = self._breaker.record(outcome, begun)

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 import structlog
 
+from consumer import tracing
 from consumer.delivery import read_headers
-from consumer.ledger import LedgerDown
+from consumer.ledger import Entry, LedgerDown
 from consumer.ledger.changes import cancel_unseen
 from consumer.ledger.recovery import Recovery
 from consumer.messages import CallCancel, Invalid, read_cancel
@@ -37,6 +38,7 @@ class Canceller:
         self._recorder = recorder
         self._recovery = recovery
         self._busy = 0
+        self._queue = ""
 
     async def handle(self, message: Message) -> None:
         """Do what a message asks for, then acknowledge it; nothing that it can hold raises."""
@@ -59,7 +61,8 @@ class Canceller:
             subscription: To their queue.
             waiting: Asks how many wait on the broker.
         """
-        with link_losses(), explained(f"queue {subscription.queue}"):
+        self._queue = subscription.queue
+        with link_losses(), explained(f"queue {self._queue}"):
             async with asyncio.timeout(START_WITHIN_S):
                 await subscription.connect()
                 await subscription.start(self.handle)
@@ -86,9 +89,19 @@ class Canceller:
         unseen = cancel_unseen(
             cancellation.request_id, self._owner, cancellation.reason, time.time()
         )
+        raw = message.raw_message
+        with tracing.processing(
+            self._queue,
+            f"{raw.exchange}:{raw.routing_key}",
+            cancellation.request_id,
+            dict(headers.trace),
+        ):
+            await self._take(unseen, headers.trace)
+
+    async def _take(self, unseen: Entry, trace: tuple[tuple[str, str], ...]) -> None:
         while True:
             try:
-                entry = await self._recorder.take_back(unseen, headers.trace)
+                entry = await self._recorder.take_back(unseen, trace)
             except LedgerDown as error:
                 await self._recovery.wait(error)
             else:

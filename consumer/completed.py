@@ -13,7 +13,7 @@ from consumer.ledger import LedgerDown
 from consumer.ledger.completions import Completion, Completions
 from consumer.messages import COMPLETED, rfc3339_at
 from consumer.rabbitmq.losses import NotPublished
-from consumer.rabbitmq.outgoing import build_message
+from consumer.rabbitmq.outgoing import traced
 from consumer.rabbitmq.publisher import Publisher
 
 FIRST_BACKOFF_S = 1.0
@@ -69,14 +69,10 @@ class CompletedPublisher:
 
     async def _send(self, completion: Completion) -> None:
         event = _event_of(completion)
-        outgoing = self._announcer.event(event)
-        message = build_message(
-            outgoing.body,
-            outgoing.headers,
-            kind=outgoing.kind,
-            correlation_id=outgoing.correlation_id,
-        )
-        await self._publisher.publish(message, outgoing.exchange, outgoing.routing_key)
+        trace = (("traceparent", completion.traceparent),) if completion.traceparent else ()
+        outgoing = self._announcer.event(event, trace)
+        with traced(outgoing) as message:
+            await self._publisher.publish(message, outgoing.exchange, outgoing.routing_key)
         await self._completions.note_announced(completion)
         metrics.COMPLETED.labels(event.outcome).inc()
         if event.outcome == "answered":
@@ -93,7 +89,7 @@ class CompletedPublisher:
 
 
 def _event_of(completion: Completion) -> CallCompleted:
-    """Return what tells how a call ended; its message, with its trace, is gone by then."""
+    """Return what tells how a call ended; its message is gone by then."""
     return CallCompleted(
         event_id=event_id(completion.request_id, completion.replay, COMPLETED),
         request_id=completion.request_id,

@@ -32,6 +32,7 @@ class MessageHeaders:
         unsure_since: Since when the phone may have rung.
         first_seen_at: When upstream published it, where it says so, else when we first saw it.
         trace: W3C trace headers, carried through.
+        sent_back: Whether a person has just sent the request back: a new trace begins.
     """
 
     attempt: int = 1
@@ -40,6 +41,7 @@ class MessageHeaders:
     unsure_since: datetime | None = None
     first_seen_at: datetime
     trace: tuple[tuple[str, str], ...] = ()
+    sent_back: bool = False
 
     def as_amqp(self) -> dict[str, Any]:
         """Return them as AMQP headers, for the next message."""
@@ -88,6 +90,7 @@ def read_headers(
         redial=headers.get("x-redial") is True,
         unsure_since=read_moment(headers.get("x-unsure-since")),
         first_seen_at=read_moment(headers.get("x-first-seen-at")) or first_seen,
+        sent_back=moved or headers.get("x-sent-back") is True,
     )
 
 
@@ -141,6 +144,7 @@ class Delivery:
         request: The request, or what is wrong with it.
         headers: What its headers say.
         redelivered: Whether the broker has handed it out before.
+        came_by: Exchange and routing key, with a colon between.
     """
 
     body: bytes = field(repr=False)
@@ -150,6 +154,7 @@ class Delivery:
     headers: MessageHeaders
     identity: Identity
     redelivered: bool = False
+    came_by: str = ""
 
     @property
     def call(self) -> CallRequested | None:
@@ -182,6 +187,7 @@ class Unreadable:
     identity: Identity
     parsed: bool
     redelivered: bool = False
+    came_by: str = ""
 
 
 def read_delivery(raw: AbstractIncomingMessage, defaults: Defaults) -> Delivery | Unreadable:
@@ -196,15 +202,25 @@ def read_delivery(raw: AbstractIncomingMessage, defaults: Defaults) -> Delivery 
     )
     digest = hashlib.sha256(raw.body).hexdigest()
     identity = (digest, headers.attempt, headers.replay, raw.message_id)
-    redelivered = bool(raw.redelivered)
+    redelivered, came_by = bool(raw.redelivered), f"{raw.exchange}:{raw.routing_key}"
     fields = read_json(raw.body)
     if isinstance(fields, Invalid):
         return Unreadable(
-            raw.body, fields, headers, identity, parsed=False, redelivered=redelivered
+            raw.body,
+            fields,
+            headers,
+            identity,
+            parsed=False,
+            redelivered=redelivered,
+            came_by=came_by,
         )
     request = read_request(fields, defaults)
     request_id = readable_id(fields)
     if request_id is not None:
-        return Delivery(raw.body, fields, request_id, request, headers, identity, redelivered)
+        return Delivery(
+            raw.body, fields, request_id, request, headers, identity, redelivered, came_by
+        )
     error = request if isinstance(request, Invalid) else Invalid("invalid_field", "request_id")
-    return Unreadable(raw.body, error, headers, identity, parsed=True, redelivered=redelivered)
+    return Unreadable(
+        raw.body, error, headers, identity, parsed=True, redelivered=redelivered, came_by=came_by
+    )

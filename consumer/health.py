@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -50,8 +50,10 @@ def build_app(parts: Parts) -> Starlette:
             {"status": "ready" if ready else "not ready"} | detail, 200 if ready else 503
         )
 
-    async def metrics(_: Request) -> Response:
-        return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(request: Request) -> Response:
+        # Only OpenMetrics, which Prometheus asks for, has exemplars.
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(REGISTRY), headers={"Content-Type": content_type})
 
     return Starlette(
         routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]

@@ -13,13 +13,15 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from consumer import output
+from consumer import output, tracing
 from consumer.masking import STARS, pattern_of
 from consumer.output import OutputFailed, escaped, has_colours
 
 QUIET = dict.fromkeys(("httpx", "httpcore", "uvicorn.access", "uvicorn.error"), logging.WARNING)
-QUIET |= dict.fromkeys(("aiormq", "aio_pika"), logging.INFO)
-"""httpx logs addresses at INFO, which hold the webhook's secret; aiormq whole frames at DEBUG."""
+QUIET |= dict.fromkeys(("aiormq", "aio_pika", "urllib3"), logging.INFO)
+QUIET |= {"opentelemetry.util.re": logging.CRITICAL}
+"""httpx logs addresses at INFO, which hold the webhook's secret; aiormq whole frames at DEBUG,
+urllib3 the collector's address. OpenTelemetry quotes a header that it cannot read, a token too."""
 
 
 SHORTEST_SECRET = 3
@@ -129,8 +131,15 @@ def _without_message(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
+def _with_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Name the trace that a line belongs to, so that each leads to the other."""
+    event.update(tracing.ids())
+    return event
+
+
 SHARED: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
+    _with_trace,
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     _without_message,

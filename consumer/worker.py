@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from consumer import tracing
 from consumer.caller import GivenBack
 from consumer.delivery import Delivery, Identity, Unreadable, read_delivery
 from consumer.interruptible import Interruptible
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 class Subscription(Protocol):
     """Where messages come from."""
+
+    queue: str
 
     async def until_idle(self) -> None:
         """Wait until no message is handed out: what is given back before comes again at once."""
@@ -157,7 +160,18 @@ class Worker:
     async def _work(self, delivery: Delivery | Unreadable) -> None:
         # What we gave back ourselves comes back as redelivered, and nobody dialled it.
         handed_out = delivery.redelivered and delivery.identity not in self._given_back
-        await self._processor.process(replace(delivery, redelivered=handed_out))
+        headers = delivery.headers
+        with tracing.processing(
+            self._subscription.queue,
+            delivery.came_by,
+            delivery.request_id if isinstance(delivery, Delivery) else None,
+            dict(headers.trace),
+            anew=headers.sent_back,
+            expected=GivenBack,
+            attempt=headers.attempt,
+            replay=headers.replay,
+        ):
+            await self._processor.process(replace(delivery, redelivered=handed_out))
 
 
 def _key_of(delivery: Delivery | Unreadable) -> str:

@@ -135,7 +135,7 @@ def database_url(postgres_url: str) -> Iterator[str]:
 def _clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let no setting, `.env` or ledger of the developer's reach a test."""
     for name in os.environ:
-        if name.upper().startswith("CALLS_"):
+        if name.upper().startswith(("CALLS_", "OTEL_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 

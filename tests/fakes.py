@@ -135,6 +135,7 @@ class FakePublisher:
 class FakeSubscription:
     """Remembers why it is held."""
 
+    queue: str = "call.requested"
     paused_by: set[str] = field(default_factory=set)
     prefetch: int | None = None
 

@@ -74,6 +74,17 @@ async def test_each_call_is_told_how_it_ended(bench: Bench) -> None:
     assert all(len(bench.completed(request_id)) == 1 for request_id in asked)
 
 
+async def test_the_trace_of_a_request_goes_on_to_its_end(bench: Bench) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
+    asked = bench.request()
+
+    async with bench.running(follow_up=True):
+        await bench.publish(asked, {"traceparent": trace})
+        told = await bench.completion(str(asked["request_id"]))
+
+    assert told.headers["traceparent"] == trace
+
+
 async def test_reading_goes_on_from_one_call_to_the_next(bench: Bench) -> None:
     async with bench.running(follow_up=True):
         for _ in range(3):

@@ -34,6 +34,7 @@ class FakeRaw:
     channel: object = CHANNEL
     consumer_tag: str = "ctag"
     exchange: str = "calls"
+    routing_key: str = "call.requested"
     headers: dict[str, Any] = field(default_factory=dict)
     timestamp: datetime | None = None
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from consumer import tracing
 from consumer.bitrix24.access import Access, Credential, NoAccess
 from consumer.bitrix24.call_history import Page, read_page
 from consumer.bitrix24.known_words import (
@@ -136,8 +137,10 @@ class Portal:
         )
         # The limit is on each read, not on the whole: an answer may drip for ever, and one whose
         # chunks are broken aiohttp awaits without a limit.
-        async with asyncio.timeout(timeout_s):
-            response = await self._transport.handle_async_request(request)
+        with tracing.asking(self._access.url, method):
+            async with asyncio.timeout(timeout_s):
+                response = await self._transport.handle_async_request(request)
+            tracing.answered(response.status_code)
         theirs = read_clock(response.headers)
         if theirs is not None:
             # The header counts whole seconds: half of one is the best guess at the rest.

@@ -9,6 +9,7 @@ from threading import Timer
 import click
 import structlog
 
+from consumer import tracing
 from consumer.app import App
 from consumer.cli.console import run as run_to_its_end
 from consumer.cli.console import settings_or_exit
@@ -41,6 +42,7 @@ def run(wait_s: float) -> None:
     if settings.oauth_client_secret is not None:
         secrets.append(settings.oauth_client_secret.get_secret_value())
     set_up(settings.log_level, secrets)
+    tracing.start()
     run_to_its_end(lambda: run_worker(settings, wait_s))
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from typing import Any
 
 from consumer import metrics
@@ -38,7 +38,10 @@ class OpenCall:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A call that has ended, and how; *completed_at* is when that was learnt."""
+    """A call that has ended, and how; *completed_at* is when that was learnt.
+
+    *traceparent* is that of its attempt, unless another call has taken its place.
+    """
 
     request_id: str
     replay: int
@@ -46,6 +49,7 @@ class Completion:
     started_at: float
     completed_at: float
     ending: Ending
+    traceparent: str | None = None
 
 
 class Completions:
@@ -130,12 +134,7 @@ class Completions:
                 call.replay,
                 call.call_id,
                 call.started_at,
-                ending.outcome,
-                ending.code,
-                ending.description,
-                ending.duration_s,
-                ending.cost,
-                ending.cost_currency,
+                *astuple(ending),
                 now,
                 *self.lease.fence,
             )
@@ -152,7 +151,8 @@ class Completions:
         """Return what has ended and is not announced, where `call.started` is out."""
         with metrics.LEDGER.labels("to_announce").time():
             rows = await self._store.fetch(
-                f"SELECT {ENDED} FROM completions c JOIN calls ON calls.queue = c.queue"  # noqa: S608
+                "SELECT CASE calls.replay WHEN c.replay THEN traceparent END,"  # noqa: S608
+                f" {ENDED} FROM completions c JOIN calls ON calls.queue = c.queue"
                 " AND calls.request_id = c.request_id"
                 " WHERE c.queue = $1 AND NOT c.announced AND c.outcome IS NOT NULL"
                 " AND (calls.replay > c.replay OR calls.published OR calls.changed_at < $2)"
@@ -161,7 +161,7 @@ class Completions:
                 now - ANNOUNCED_BY_NOW_S,
                 AT_ONCE,
             )
-        return [_completion(row) for row in rows]
+        return [replace(_completion(ended), traceparent=trace) for trace, *ended in rows]
 
     async def latest(self, request_ids: Collection[str]) -> dict[str, Completion]:
         """Return of each request how the latest call ended of which that is known.

@@ -39,6 +39,8 @@ class Entry:
         body_digest: Of the fields as sent.
         target_digest: Of number and line.
         number_digest: Of the number.
+        traceparent: The W3C header that the latest attempt was made under, for what is published
+            when the message is gone.
         version: Grows with each change.
         outcome: How the call ended; None while that is not known. Set by `Completions` alone, as
             are the next two.
@@ -74,6 +76,7 @@ class Entry:
     body_digest: str
     target_digest: str = ""
     number_digest: str = ""
+    traceparent: str | None = None
     version: int = 0
     outcome: CallOutcome | None = field(default=None, compare=False)
     ended_code: str | None = field(default=None, compare=False)

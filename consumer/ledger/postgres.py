@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import asyncpg
 
+from consumer import tracing
 from consumer.ledger.store import MIGRATIONS, LedgerDown, Value, WrongLedger, statements_since
 from consumer.unreachable import cause_of
 
@@ -89,7 +90,8 @@ class PostgresStore:
         async def query(connection: Connection) -> Sequence[Sequence[Any]]:
             return [tuple(row) for row in await connection.fetch(statement, *_plain(values))]
 
-        return await self._ask(query)
+        with tracing.querying("postgresql", statement):
+            return await self._ask(query)
 
     async def execute(self, statement: str, *values: Value, durable: bool = True) -> int:  # noqa: ARG002  # the server's disk is not waited for here
         """Return how many rows a change touched."""
@@ -101,7 +103,8 @@ class PostgresStore:
                 return 0
             return int(done.rpartition(" ")[2])  # as in "UPDATE 1"
 
-        return await self._ask(change)
+        with tracing.querying("postgresql", statement):
+            return await self._ask(change)
 
     async def _ask(
         self, ask: Callable[[Connection], Awaitable[T]], within_s: float | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from consumer import tracing
 from consumer.ledger.store import MIGRATIONS, LedgerDown, Value, WrongLedger, statements_since
 
 BUSY_S = 0.5
@@ -84,12 +85,12 @@ class SqliteStore:
 
     async def fetch(self, statement: str, *values: Value) -> Sequence[Sequence[Any]]:
         """Return the rows that a query finds."""
-        with self._errors():
+        with self._errors(), tracing.querying("sqlite", statement):
             return self._opened().execute(_numbered(statement), values).fetchall()
 
     async def execute(self, statement: str, *values: Value, durable: bool = True) -> int:
         """Return how many rows a change touched, once it is written."""
-        with self._errors():
+        with self._errors(), tracing.querying("sqlite", statement):
             self._opened()
             loop = asyncio.get_running_loop()
             write = _Write(_numbered(statement), values, durable, loop.create_future())

@@ -198,6 +198,9 @@ MIGRATIONS: tuple[str, ...] = (
         cursor BIGINT
     );
     """,
+    """
+    ALTER TABLE calls ADD COLUMN traceparent TEXT;
+    """,
 )
 """One script per version of the tables, in SQL that every store understands."""
 

@@ -103,7 +103,7 @@ class Replay:
         sent = read_headers(letter.headers, ours=True, now=datetime.now(UTC))
         anew = replace(sent, attempt=1, replay=letter.replay + 1, redial=self.redial)
         edited = {"x-edited": ", ".join(sorted(self.edits))} if self.edits else {}
-        return anew.as_amqp() | edited
+        return anew.as_amqp() | edited | {"x-sent-back": True}
 
 
 async def send_back(  # noqa: PLR0913  # what, how, and how fast

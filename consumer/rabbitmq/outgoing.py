@@ -1,6 +1,7 @@
 """A message to publish: built of its parts, never of a received one; what to tell of it then."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -8,6 +9,8 @@ from uuid import uuid4
 
 import aio_pika
 from prometheus_client import Counter
+
+from consumer import tracing
 
 APP_ID = "call-consumer"
 
@@ -68,3 +71,16 @@ def build_message(
         timestamp=datetime.now(UTC),
         app_id=APP_ID,
     )
+
+
+@contextmanager
+def traced(outgoing: Outgoing) -> Iterator[aio_pika.Message]:
+    """Trace a publish; yield the message to send, with the trace in it that goes on there."""
+    to = (outgoing.exchange, outgoing.routing_key)
+    with tracing.sending(*to, outgoing.correlation_id, outgoing.headers):
+        yield build_message(
+            outgoing.body,
+            tracing.onward(outgoing.headers),
+            kind=outgoing.kind,
+            correlation_id=outgoing.correlation_id,
+        )

@@ -17,7 +17,7 @@ from consumer import metrics
 from consumer.rabbitmq.confirming_link import ConfirmingLink
 from consumer.rabbitmq.last_tries import LastTries
 from consumer.rabbitmq.losses import BrokerUnavailable, NotPublished, link_losses, words_of
-from consumer.rabbitmq.outgoing import Outgoing, build_message
+from consumer.rabbitmq.outgoing import Outgoing, traced
 
 DEADLINE_S = 5.0
 SLOWEST_LINK_BYTES_PER_S = 8_000
@@ -129,13 +129,8 @@ class Publisher:
 
     async def send(self, outgoing: Outgoing) -> None:
         """Publish *outgoing* until the broker confirms it."""
-        message = build_message(
-            outgoing.body,
-            outgoing.headers,
-            kind=outgoing.kind,
-            correlation_id=outgoing.correlation_id,
-        )
-        await self.publish_until_confirmed(message, outgoing.exchange, outgoing.routing_key)
+        with traced(outgoing) as message:
+            await self.publish_until_confirmed(message, outgoing.exchange, outgoing.routing_key)
 
     async def publish_until_confirmed(
         self, message: aio_pika.Message, exchange: str, routing_key: str

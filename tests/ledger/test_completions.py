@@ -118,6 +118,22 @@ async def test_a_call_stays_open_when_another_takes_its_place(
     }
 
 
+async def test_an_end_has_the_trace_of_its_own_call(ledgers: tuple[Ledger, Ledger]) -> None:
+    ledger, _ = ledgers
+    await ledger.completions.lease.beat("me", at_once=False)
+    entry = await started(ledger)
+    await ledger.earlier.remember_call(entry)
+    trace = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
+    again = replace(entry, replay=1, call_id="call of r-1 again", traceparent=trace)
+    assert await ledger.put(again, entry)
+
+    for call in await ledger.completions.open_calls(10):
+        await ledger.completions.note(call, ANSWERED, time.time())
+
+    ended = await ledger.completions.to_announce(time.time())
+    assert {each.replay: each.traceparent for each in ended} == {0: None, 1: trace}
+
+
 async def test_of_several_calls_the_latest_end_that_is_known_is_told(
     ledgers: tuple[Ledger, Ledger],
 ) -> None:

@@ -104,6 +104,7 @@ FULL = Entry(
     body_digest="b" * 64,
     target_digest="t" * 64,
     number_digest="n" * 64,
+    traceparent="00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01",
     version=1,
 )
 
