@@ -23,16 +23,18 @@ from consumer.rabbitmq.topology import topology_of
 from tests.collector import Collector, collecting
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from consumer.app import App
     from consumer.sandbox import SandboxPortal
+    from tests.commands import Command
     from tests.workbench import Bench
 
 UPSTREAM = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "00f067aa0ba902b7"
 TRACE = {"traceparent": f"00-{UPSTREAM}-{PARENT}-01", "tracestate": "vendor=1"}
 NOT_SAMPLED = {"traceparent": f"00-{UPSTREAM}-{PARENT}-00"}
+ENDS_WITHIN_S = 5.0
 WORKS = "+12025550100"
 NEVER_CONNECTS = "+12025550182"
 RESET_PLACED = "+12025550181"
@@ -327,15 +329,21 @@ async def test_what_is_said_of_a_collector_holds_no_token(
     assert "t0ken" not in str(lines)
 
 
-async def test_a_collector_that_does_not_answer_keeps_nobody_from_stopping(
-    bench: Bench, collector: Collector
+async def test_a_collector_that_does_not_answer_keeps_no_worker_from_ending(
+    bench: Bench, call_consumer: Callable[..., Command], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collector.may_answer.clear()
-    async with bench.running():
+    with collecting() as collector:
+        collector.may_answer.clear()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        command = call_consumer("run", **bench.given | {"retry_delays_s": "1,2"})
         await bench.event(await bench.ask())
+        command.terminate()
         begun = time.monotonic()
+        code = await asyncio.to_thread(command.process.wait, 30)
 
-    assert time.monotonic() - begun < 4
+    assert code == 0
+    assert time.monotonic() - begun < ENDS_WITHIN_S
+    assert [line["part"] for line in command.log("stop.cut_short")] == ["traces"]
 
 
 async def test_a_collector_that_refuses_is_quoted(bench: Bench, collector: Collector) -> None:
