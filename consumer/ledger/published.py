@@ -5,6 +5,7 @@ These writes are the ones that wait for the disk after a call: with them its out
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import Context
 
 import structlog
 
@@ -33,7 +34,8 @@ class PublishedMarks:
         """Note soon that the broker has the event of *entry*, as the ledger holds it now."""
         self._waiting.append(entry)
         if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write_soon())
+            # In a context of its own: it is no part of what is done about one of the requests.
+            self._writing = asyncio.create_task(self._write_soon(), context=Context())
 
     async def _write_soon(self) -> None:
         await asyncio.sleep(SOON_S)

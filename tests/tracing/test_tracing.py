@@ -77,6 +77,7 @@ async def test_a_call_is_one_trace_from_upstream_to_its_end(
     completed = collector.named(f"publish {bench.exchange}:call.completed")
     below = {span.name for span in collector.spans if span.parent_id == process.span_id}
     assert {span.trace_id for span in collector.spans} == {UPSTREAM}
+    assert [span.name for span in collector.spans].count("UPDATE calls") == 1  # not those in bulk
     assert process.parent_id == PARENT
     assert below >= {
         "SELECT calls",
