@@ -846,7 +846,7 @@ async def test_a_write_soon_after_another_waits_for_the_disk_with_it(open_ledger
     async def after(turns: int) -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
-        await ledger.put(entry(f"r-{turns}"), None)
+        await ledger.claim(entry(f"r-{turns}"), None, b"")
 
     await asyncio.gather(*map(after, range(0, 20, 2)))
 
