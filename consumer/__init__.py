@@ -68,9 +68,9 @@ The rooms, each for one thing outside, or one kind of work:
                     call, when and whom, and when not at all
     tracing/        spans, pipeline: traces by OpenTelemetry, and nothing where they are off
     operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, controls, check,
-                    check_broker, check_work, check_ledger, check_login, check_portal, finding,
-                    login, portal, pauses, ledger_at_hand, report, reports, waits, status, upstream:
-                    what the commands do
+                    check_broker, check_policies, check_work, check_ledger, check_login,
+                    check_portal, finding, login, portal, pauses, ledger_at_hand, report, reports,
+                    waits, status, upstream: what the commands do
     cli/            main, program, run, check, login, portal, schema, upstream, cancel, orders,
                     pause, blocks, show, status, dlq, dead_letters, filters, ids, plan, replay,
                     replay_plan, replay_warnings, discard, notes, progress, sandbox, tour, console:

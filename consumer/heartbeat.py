@@ -98,6 +98,7 @@ class Heartbeat:
             probes_at=breaker.probes_at,
             blocked_until=round(time.time() + blocked_s) if blocked_s > 0 else 0.0,
             rate_per_s=self._rate_limiter.rate_per_s,
+            policies=self._readiness.policies.recent,
         )
 
     def _phase(self, *, paused: bool) -> Phase:

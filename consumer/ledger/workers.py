@@ -28,6 +28,7 @@ class WorkerState:
         probes_at: When it probes the portal next, where that is why it is paused.
         blocked_until: Until when the portal's operating limit allows no call, 0 if it does.
         rate_per_s: How many calls a second it may place, 0 for no limit.
+        policies: What policies of the broker have done to our queues, and to which.
     """
 
     phase: Phase
@@ -36,6 +37,7 @@ class WorkerState:
     probes_at: float | None = None
     blocked_until: float = 0.0
     rate_per_s: float = 0.0
+    policies: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

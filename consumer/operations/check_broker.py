@@ -1,18 +1,18 @@
-"""Look at the broker: its version, our queues and exchange, policies over them, and the work."""
+"""Look at the broker: its version, our queues and exchange, and all that goes on there."""
 
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any, Literal
-from uuid import uuid4
+from typing import Literal
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
-from aio_pika.exceptions import DeliveryError
+from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
+from consumer.operations.check_policies import check_policies
 from consumer.operations.check_work import check_work
 from consumer.operations.finding import Finding, State
+from consumer.operations.pauses import pauses_at_hand
 from consumer.rabbitmq.connection import connect
 from consumer.rabbitmq.declaration import WrongTopology, explained
 from consumer.rabbitmq.losses import BrokerUnavailable
@@ -20,9 +20,6 @@ from consumer.rabbitmq.topology import Queue, Topology
 from consumer.settings import Settings, WrongSettings
 
 OLDEST_BROKER = (3, 10)
-PROBES = 25
-"""So high a limit is found by trying; who sets one for all queues mostly means a small one."""
-PROBE_EXPIRES_MS = 60_000
 
 
 async def check_broker(settings: Settings, topology: Topology) -> AsyncIterator[Finding]:
@@ -40,62 +37,10 @@ async def check_broker(settings: Settings, topology: Topology) -> AsyncIterator[
             state = delay_missing if queue in delays else missing
             yield await _queue(connection, queue, settings, state)
         yield await _exchange(connection, topology, settings, missing)
-        yield await _policies(connection, topology)
-        async for finding in check_work(connection, settings, topology):
+        paused = await pauses_at_hand(settings)
+        yield await check_policies(connection, topology, paused.workers)
+        async for finding in check_work(connection, topology, paused):
             yield finding
-
-
-async def _policies(connection: AbstractConnection, topology: Topology) -> Finding:
-    """Try on a queue like the dead letters' what no argument can withstand, and delete it.
-
-    AMQP does not tell which policies there are; small limits show when they are met.
-    """
-    name = f"{topology.dead_letters.name}.check-{uuid4().hex[:8]}"
-    arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-expires": PROBE_EXPIRES_MS}
-    for argument in ("x-delivery-limit", "x-overflow"):
-        arguments[argument] = topology.dead_letters.arguments[argument]
-    try:
-        async with connection.channel() as channel:
-            queue = await channel.declare_queue(name, durable=True, arguments=arguments)
-            try:
-                limits = [limit async for limit in _limits(channel, queue)]
-            finally:
-                await queue.delete(if_unused=False, if_empty=False)
-    except ChannelAccessRefused:
-        return Finding("policies", "ok", "this user may not make a queue to try them on")
-    if limits:
-        fix = "take that out of the policy for our queues; OPERATING.md: A policy over our queues"
-        return Finding("policies", "warning", f"one sets {', '.join(limits)}", fix)
-    return Finding("policies", "ok", "no small limit on the queues")
-
-
-async def _limits(channel: AbstractChannel, queue: AbstractQueue) -> AsyncIterator[str]:
-    """Fill a queue and empty it; then put its one message back, again and again."""
-    confirmed = 0
-    with suppress(DeliveryError):
-        for _ in range(PROBES):
-            await _publish_to(channel, queue)
-            confirmed += 1
-    if confirmed < PROBES:
-        yield "max-length"
-    kept = 0
-    while await queue.get(no_ack=True, fail=False) is not None:
-        kept += 1
-    if kept < confirmed:
-        yield "max-length with overflow drop-head"
-    with suppress(DeliveryError):
-        await _publish_to(channel, queue)
-        for looks in range(PROBES):
-            message = await queue.get(fail=False)
-            if message is None:
-                yield f"delivery-limit {looks - 1}"
-                return
-            await message.reject(requeue=True)
-
-
-async def _publish_to(channel: AbstractChannel, queue: AbstractQueue) -> None:
-    message = aio_pika.Message(b"call-consumer check", message_id=uuid4().hex)
-    await channel.default_exchange.publish(message, queue.name)
 
 
 def _version(connection: AbstractConnection) -> Finding:

@@ -7,20 +7,19 @@ from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
 from consumer.operations.finding import Finding
-from consumer.operations.pauses import Pauses, pauses_at_hand
+from consumer.operations.pauses import Pauses
 from consumer.rabbitmq.topology import Topology
-from consumer.settings import Settings
 
 
 async def check_work(
-    connection: AbstractConnection, settings: Settings, topology: Topology
+    connection: AbstractConnection, topology: Topology, paused: Pauses
 ) -> AsyncIterator[Finding]:
     """Say what is going on, where there are queues."""
     requests = await _look(connection, topology.requests.name)
     dead = await _look(connection, topology.dead_letters.name)
     if requests is None or dead is None:
         return
-    yield await _workers(connection, topology, *requests, await pauses_at_hand(settings))
+    yield await _workers(connection, topology, *requests, paused)
     evicted = await _count(connection, topology.evicted.name)
     if letters := dead[0] + evicted:
         detail = f"{letters}, {evicted} of them evicted by a policy" if evicted else str(letters)

@@ -21,7 +21,7 @@ BY_DEATH: dict[str, Setting] = {
 ADVICE: dict[Setting, str] = {
     "delivery-limit": "nothing is lost; take delivery-limit out of the policy for this queue",
     "message-ttl": "what was taken out is brought back; take message-ttl out of the policy",
-    "max-length": "nothing more fits into the queue; take max-length out of the policy",
+    "max-length": "the queue is full; take max-length or max-length-bytes out of the policy",
     "expires": "the queue is gone with all that it held; take expires out of the policy",
 }
 
@@ -46,8 +46,12 @@ class Policies:
             log.error("policy.seen", setting=setting, queue=queue, advice=ADVICE[setting])
 
     @property
-    def detail(self) -> str:
-        """What was seen within `REMEMBERED_S`."""
+    def recent(self) -> tuple[str, ...]:
+        """What was seen within `REMEMBERED_S`, and where."""
         since = time.monotonic() - REMEMBERED_S
-        recent = [f"{s} on {queue}" for (s, queue), at in self._seen.items() if at >= since]
-        return f"a policy sets {', '.join(recent)}" if recent else "none seen"
+        return tuple(f"{s} on {queue}" for (s, queue), at in self._seen.items() if at >= since)
+
+    @property
+    def detail(self) -> str:
+        """The same in words."""
+        return f"a policy sets {', '.join(self.recent)}" if self.recent else "none seen"

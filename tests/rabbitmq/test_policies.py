@@ -13,7 +13,7 @@ import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
-from consumer import housekeeping
+from consumer import heartbeat, housekeeping
 from consumer.demo.broker import PrivateNode
 from consumer.messages import REQUESTED
 from consumer.metrics import REGISTRY
@@ -205,6 +205,12 @@ SMALL: dict[str, tuple[dict[str, Any], str]] = {
         "max-length with overflow drop-head",
     ),
     "both": ({"max-length": 5, "delivery-limit": 2}, "max-length, delivery-limit 2"),
+    "little room": ({"max-length-bytes": 100_000}, "max-length-bytes"),
+    "little room for the newest": (
+        {"max-length-bytes": 100_000, "overflow": "drop-head"},
+        "max-length-bytes with overflow drop-head",
+    ),
+    "no time": ({"message-ttl": 0}, "message-ttl or max-length so low that nothing stays"),
 }
 
 
@@ -220,6 +226,22 @@ async def test_check_names_a_small_limit_and_leaves_no_queue(
     names = evaluate(node, "[binary_to_list(element(4, Q)) || Q <- rabbit_amqqueue:list_names()].")
     assert bench.queue in names
     assert "check-" not in names
+
+
+async def test_check_tells_what_a_worker_has_met_and_no_look_can_find(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "LOOK_S", 0.05)
+    settings = bench.settings()
+    expected = f"workers have met expires on {bench.queue}.dlq"
+    async with bench.running() as app, asyncio.timeout(20):
+        app.policies.seen("expires", f"{bench.queue}.dlq")
+        found = ""
+        while expected not in found:
+            findings = check(settings, topology_of(settings))
+            found = {x.item: x.detail async for x in findings}["policies"]
+
+    assert found == expected
 
 
 DEATHS: dict[str, tuple[dict[str, Any], str]] = {
