@@ -13,6 +13,7 @@ from io import StringIO
 from pathlib import Path
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import ValidationError
 
 from consumer.settings import GO_TOGETHER, PREFIX, Secret, Settings, WrongSettings, not_set
@@ -91,10 +92,23 @@ def _read_dotenv(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        values = dotenv_values(stream=StringIO(_read_text(path)))
+        text = _read_text(path)
     except (OSError, ValueError) as error:
         raise WrongSettings([f"{path}: cannot be read: {_reason(error)}"]) from None
-    return {name: value or "" for name, value in values.items()}
+    if broken := _broken_lines(text):
+        raise WrongSettings(
+            [f"{path}: line {line} cannot be read: write CALLS_NAME=value" for line in broken]
+        )
+    return {name: value or "" for name, value in dotenv_values(stream=StringIO(text)).items()}
+
+
+def _broken_lines(text: str) -> list[int]:
+    """Return where settings of ours stand that would be left out, counting from 1."""
+    return [
+        each.original.line + each.original.string[: each.original.string.find(PREFIX)].count("\n")
+        for each in parse_stream(StringIO(text))
+        if each.error and PREFIX in each.original.string.partition("#")[0]
+    ]
 
 
 def _read_text(path: Path) -> str:
@@ -104,11 +118,13 @@ def _read_text(path: Path) -> str:
         OSError, ValueError: It cannot be read.
     """
     content = path.read_bytes()
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16")
-    if b"\0" in content:
+    in_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if not in_utf_16 and b"\0" in content:
         raise ValueError("it holds zero bytes, as UTF-16 does: save it as UTF-8")
-    return content.decode("utf-8-sig")
+    text = content.decode("utf-16" if in_utf_16 else "utf-8-sig")
+    if "\0" in text:
+        raise ValueError("it holds zero bytes, as UTF-32 does: save it as UTF-8")
+    return text
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -266,6 +266,10 @@ UNREADABLE_DOTENV: dict[str, tuple[bytes, str]] = {
         "CALLS_BURST=7\n".encode("utf-16-le"),
         "it holds zero bytes, as UTF-16 does: save it as UTF-8",
     ),
+    "UTF-32": (
+        "CALLS_BURST=7\n".encode("utf-32"),
+        "it holds zero bytes, as UTF-32 does: save it as UTF-8",
+    ),
 }
 
 
@@ -274,6 +278,13 @@ def test_a_file_that_cannot_be_read_is_one_line(content: bytes, why: str, tmp_pa
     tmp_path.joinpath(".env").write_bytes(content)
 
     assert mistakes() == [f".env: cannot be read: {why}"]
+
+
+@pytest.mark.parametrize("line", ["CALLS_BURST='7", "CALLS_BURST: 7"])
+def test_a_line_of_ours_that_would_be_left_out_is_named(line: str, tmp_path: Path) -> None:
+    tmp_path.joinpath(".env").write_text(f"# CALLS_BURST\nOTHERS\n\n{line}\nCALLS_RATE_PER_S=1\n")
+
+    assert mistakes() == [".env: line 4 cannot be read: write CALLS_NAME=value"]
 
 
 @pytest.mark.parametrize("quote", ["", "'", '"'])

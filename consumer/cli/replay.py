@@ -154,7 +154,8 @@ async def planned(
             raise Failed(f"{shown_id(letter.id)} would be refused after --set: {mistake}")
     plan = await _plan_of(settings, letters, how, rate)
     lasts_s = plan.lasts.total_seconds()
-    say(f"{counted(len(letters))}, about {lasts_s:.0f} s at {plan.speed:g} a second", err=True)
+    pace = f"about {lasts_s:.0f} s at {plan.speed:g} a second"
+    say(f"{counted(len(letters))}, {pace if lasts_s else 'without a limit of pace'}", err=True)
     say(*causes(letters), *warnings_of(plan), err=True)
     return letters
 

@@ -22,27 +22,47 @@ class Invalid:
 
 _NOT_TO_BE_READ = "the body is not JSON that can be read: NaN, or nested too deep"
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
-_AMQP_1_0 = "is an AMQP 1.0 {} section: send the JSON in a data section"
-_OTHER_FORMS = {
-    b"\x1f\x8b": Invalid("compressed", "the body is compressed with gzip: send plain JSON"),
-    b"\x28\xb5\x2f\xfd": Invalid("compressed", "the body is compressed with zstd: send plain JSON"),
-    b"\x00\x53\x76": Invalid("amqp_value", "the body " + _AMQP_1_0.format("sequence")),
-    b"\x00\x53\x77": Invalid("amqp_value", "the body " + _AMQP_1_0.format("value")),
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\xfd7zXZ": "xz",
+    b"BZh": "bzip2",
+    b"PK\x03\x04": "zip",
+    b"\x78\x01": "zlib",
+    b"\x78\x5e": "zlib",
+    b"\x78\x9c": "zlib",
+    b"\x78\xda": "zlib",
 }
-"""What bodies begin with that no JSON does.
+"""What bodies begin with that no JSON does. Raw deflate and brotli have no beginning of theirs."""
+_AMQP_1_0 = re.compile(rb"\0(?:\x53|\x80\0{7})([\x70-\x78])")
+"""How a section of AMQP 1.0 begins: a short or a long number says of which kind it is.
 
 RabbitMQ hands AMQP 1.0 sections other than data to AMQP 0.9.1 as they are.
 Source: https://www.rabbitmq.com/docs/conversions#amqpl-amqp
 """
+_SECTIONS = {b"\x76": "sequence", b"\x77": "value"}
+
+
+def _other_form(body: bytes) -> Invalid | None:
+    """Recognise what people send instead of JSON."""
+    for beginning, method in _COMPRESSED.items():
+        if body.startswith(beginning):
+            text = f"the body is compressed with {method}: send plain JSON"
+            return Invalid("compressed", text)
+    if (section := _AMQP_1_0.match(body)) is not None:
+        kind = _SECTIONS.get(section[1], "encoded")
+        text = f"the body is an AMQP 1.0 {kind} section: send the JSON in a data section"
+        return Invalid("amqp_value", text)
+    return None
 
 
 def read_json(body: bytes) -> Any | Invalid:  # noqa: ANN401
     """Read *body* as strict JSON of at most `MAX_BODY_BYTES`."""
     if len(body) > MAX_BODY_BYTES:
         return Invalid("too_large", f"the body has {len(body)} bytes, {MAX_BODY_BYTES} are allowed")
-    for beginning, invalid in _OTHER_FORMS.items():
-        if body.startswith(beginning):
-            return invalid
+    if (other := _other_form(body)) is not None:
+        return other
     encoding = json.detect_encoding(body)
     if not encoding.startswith("utf-8"):
         return Invalid("not_utf8", f"the body is {encoding.upper()}: send UTF-8")

@@ -1,8 +1,11 @@
 """The wire: which bodies are requests, what is said of the others, and what our headers tell."""
 
+import bz2
 import gzip
 import json
+import lzma
 import time
+import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -292,6 +295,23 @@ NOT_READABLE: dict[str, tuple[bytes, Invalid]] = {
     "zstd": (
         b"\x28\xb5\x2f\xfd\x00",
         Invalid("compressed", "the body is compressed with zstd: send plain JSON"),
+    ),
+    **{
+        method: (
+            beginning,
+            Invalid("compressed", f"the body is compressed with {method}: send plain JSON"),
+        )
+        for method, beginning in {
+            "zlib": zlib.compress(body()),
+            "bzip2": bz2.compress(body()),
+            "xz": lzma.compress(body()),
+            "lz4": b"\x04\x22\x4d\x18",
+            "zip": b"PK\x03\x04",
+        }.items()
+    },
+    "AMQP 1.0, its kind in eight bytes": (
+        b"\x00\x80\x00\x00\x00\x00\x00\x00\x00w\xb0\x00\x00\x00\x02{}",
+        Invalid("amqp_value", VALUE),
     ),
     "AMQP 1.0, a string": (b"\x00Sw\xa1\x02{}", Invalid("amqp_value", VALUE)),
     "AMQP 1.0, a long binary": (b"\x00Sw\xb0\x00\x00\x01\x00{", Invalid("amqp_value", VALUE)),
