@@ -79,6 +79,13 @@ def test_a_full_disk_is_one_line_and_exit_1(arguments: tuple[str, ...]) -> None:
     assert b"No space left on device" in told
 
 
+def test_a_full_disk_in_the_middle_of_a_look_at_the_broker_is_one_line(rabbitmq_url: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        code, told = run("check", stdout=full.fileno(), CALLS_RABBITMQ_URL=rabbitmq_url)
+
+    assert (code, told.count(b"\n")) == (1, 1), told
+
+
 def test_a_closed_pipe_is_no_news() -> None:
     end, other = os.pipe()
     os.close(end)

@@ -1,8 +1,8 @@
 """Look at the broker: its version, our queues and exchange, and all that goes on there."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from typing import Literal
 
 import aio_pika
@@ -22,7 +22,7 @@ from consumer.settings import Settings, WrongSettings
 OLDEST_BROKER = (3, 10)
 
 
-async def check_broker(settings: Settings, topology: Topology) -> AsyncIterator[Finding]:
+async def check_broker(settings: Settings, topology: Topology) -> AsyncGenerator[Finding]:
     """Look at the broker; what it does not let us see does not stop the rest."""
     try:
         connection = await connect(settings.needed("rabbitmq_url"), "check")
@@ -39,8 +39,9 @@ async def check_broker(settings: Settings, topology: Topology) -> AsyncIterator[
         yield await _exchange(connection, topology, settings, missing)
         paused = await pauses_at_hand(settings)
         yield await check_policies(connection, topology, paused.workers)
-        async for finding in check_work(connection, topology, paused):
-            yield finding
+        async with aclosing(check_work(connection, topology, paused)) as findings:
+            async for finding in findings:
+                yield finding
 
 
 def _version(connection: AbstractConnection) -> Finding:

@@ -1,6 +1,7 @@
 """Look at the portal: what the webhook may do, the clock, and the defaults' lines and voices."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from consumer.bitrix24.access import NoAccess
@@ -18,7 +19,7 @@ from consumer.settings import Settings, WrongSettings
 CLOCK_TOLERANCE_S = 60.0
 
 
-async def check_portal(settings: Settings) -> AsyncIterator[Finding]:
+async def check_portal(settings: Settings) -> AsyncGenerator[Finding]:
     """Ask the portal what changes nothing there; without an answer there is one finding."""
     try:
         settings.needed("bitrix24_url")
@@ -26,8 +27,11 @@ async def check_portal(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("portal", "wrong", str(error), "make an inbound webhook and set its address")
         return
     try:
-        async with open_portal(settings) as portal:
-            async for finding in _look_at(portal, settings):
+        async with (
+            open_portal(settings) as portal,
+            aclosing(_look_at(portal, settings)) as findings,
+        ):
+            async for finding in findings:
                 yield finding
     except NoAccess as error:
         fix = "see CALLS_OAUTH_SERVER_URL, the network and the proxy"
@@ -37,7 +41,7 @@ async def check_portal(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("portal", "warning", "not asked: there are no tokens", "log in, check again")
 
 
-async def _look_at(portal: Portal, settings: Settings) -> AsyncIterator[Finding]:
+async def _look_at(portal: Portal, settings: Settings) -> AsyncGenerator[Finding]:
     scopes = await portal.ask("scope")
     if scopes is None:
         fix = "see CALLS_BITRIX24_URL, the network and the proxy"

@@ -1,6 +1,6 @@
 """Look at the work on the broker: who takes requests, how many wait, whether any are dead."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 from aio_pika.abc import AbstractConnection
@@ -13,7 +13,7 @@ from consumer.rabbitmq.topology import Topology
 
 async def check_work(
     connection: AbstractConnection, topology: Topology, paused: Pauses
-) -> AsyncIterator[Finding]:
+) -> AsyncGenerator[Finding]:
     """Say what is going on, where there are queues."""
     requests = await _look(connection, topology.requests.name)
     dead = await _look(connection, topology.dead_letters.name)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 import aiormq.exceptions
+import structlog
 
 from consumer.errors import OperatorError
 from consumer.unreachable import cause_of
@@ -21,6 +22,8 @@ _HINTS: dict[FailureReason, str] = {
     "timed_out": "the broker did not confirm in time: it may have arrived all the same",
     "disconnected": "the link to the broker broke: it may have arrived all the same",
 }
+
+log = structlog.get_logger(__name__)
 
 
 class BrokerUnavailable(OperatorError):
@@ -55,6 +58,28 @@ def why_lost(error: BaseException) -> str:
     if isinstance(error, aiormq.exceptions.ConnectionClosed | aiormq.exceptions.AMQPChannelError):
         return words_of(error)
     return cause_of(error)
+
+
+class LossLog:
+    """Says that the link was lost once for each reason, until it is back.
+
+    Where a queue is missing, it is lost again at each attempt to come back.
+    """
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def lost(self, _: object, error: BaseException | None) -> None:
+        if error is None or isinstance(error, asyncio.CancelledError):
+            return
+        reason = why_lost(error)
+        if reason != self._said:
+            log.warning("broker.lost", reason=reason)
+        self._said = reason
+
+    def back(self, _: object) -> None:
+        self._said = ""
+        log.info("broker.back")
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from consumer.rabbitmq.connection import (
     RobustConnection,
     addresses_of,
 )
-from consumer.rabbitmq.losses import ConnectionLost, link_losses, why_lost
+from consumer.rabbitmq.losses import ConnectionLost, LossLog, link_losses
 from consumer.shutdown import LAST_S, within
 
 RECONNECT_S = 1.0
@@ -206,6 +206,7 @@ class Subscription:
 
 
 def _broker(urls: str, prefetch: int, name: str) -> RabbitBroker:
+    losses = LossLog()
     broker = RabbitBroker(
         addresses_of(urls).first,
         timeout=CONNECT_TIMEOUT_S,
@@ -214,18 +215,13 @@ def _broker(urls: str, prefetch: int, name: str) -> RabbitBroker:
         graceful_timeout=1.0,  # the worker has drained before
         apply_types=False,
         logger=None,  # it would add a handler of its own, with tracebacks for each lost link
-        on_close=[_say_lost],
-        on_reconnected=[lambda _: log.info("broker.back")],
+        on_close=[losses.lost],
+        on_reconnected=[losses.back],
     )
     broker._connection_kwargs["connection_class"] = partial(  # noqa: SLF001  # several addresses
         RobustConnection, urls, name
     )
     return broker
-
-
-def _say_lost(_: AbstractConnection | None, error: BaseException | None) -> None:
-    if error is not None and not isinstance(error, asyncio.CancelledError):
-        log.warning("broker.lost", reason=why_lost(error))
 
 
 async def _undecoded(message: RabbitMessage) -> RabbitMessage:

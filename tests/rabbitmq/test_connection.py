@@ -12,13 +12,14 @@ from uuid import uuid4
 import aio_pika
 import aiormq
 import pytest
+from structlog.testing import capture_logs
 from yarl import URL
 
 from consumer.demo import broker as devbroker
 from consumer.rabbitmq import connection as broker
 from consumer.rabbitmq.connection import address_of, addresses_of, connect
 from consumer.rabbitmq.declaration import WrongTopology, declare
-from consumer.rabbitmq.losses import BrokerUnavailable, link_losses, why_lost
+from consumer.rabbitmq.losses import BrokerUnavailable, LossLog, link_losses, why_lost
 from consumer.rabbitmq.refusals import LoginRefused
 from consumer.rabbitmq.topology import build_topology
 from tests.certificates import Authority
@@ -452,3 +453,23 @@ def test_run_says_in_one_line_what_permission_is_missing(
     assert re.fullmatch(
         r"Error: queue call\.requested\.dlq is forbidden to this user: grant configure.*\n", told
     )
+
+
+def test_a_link_that_is_lost_again_at_each_attempt_is_one_line_for_each_reason() -> None:
+    losses = LossLog()
+    missing = aiormq.exceptions.ChannelNotFoundEntity("NOT_FOUND - no queue 'x'")
+    with capture_logs() as lines:
+        for error in (missing, missing, OSError("down"), missing):
+            losses.lost(None, error)
+        losses.back(None)
+        losses.lost(None, missing)
+
+    told = [(line["event"], line.get("reason")) for line in lines]
+    gone = ("broker.lost", "NOT_FOUND - no queue 'x'")
+    assert told == [
+        gone,
+        ("broker.lost", "the connection failed (OSError)"),
+        gone,
+        ("broker.back", None),
+        gone,
+    ]
