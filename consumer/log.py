@@ -2,8 +2,10 @@
 
 import json
 import logging
+import math
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,12 +26,35 @@ QUIET |= {"opentelemetry.util.re": logging.CRITICAL}
 urllib3 the collector's address. OpenTelemetry quotes a header that it cannot read, a token too."""
 
 
+SAID_AGAIN_S = 60.0
+"""How long a library's line is left out that says the same again, as at each try to connect."""
+MANY = 100
 SHORTEST_SECRET = 3
 """Stars for anything shorter would make a line unreadable."""
 OURS = re.compile(r"library|[a-z_]+(\.[a-z_]+)+")
 """Our own event names, which hold no secret, whatever one it is."""
 
 Clean = Callable[[str], str]
+
+
+class _Sparing(logging.Filter):
+    """Leaves out what the broker's libraries have just said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a line is to be shown."""
+        if record.name.partition(".")[0] not in {"aiormq", "aio_pika"}:
+            return True
+        line, now = (record.name, record.getMessage()), time.monotonic()
+        if now - self._said.get(line, -math.inf) < SAID_AGAIN_S:
+            return False
+        if len(self._said) > MANY:
+            self._said.clear()
+        self._said[line] = now
+        return True
 
 
 class _Lines(logging.StreamHandler[TextIO]):
@@ -80,6 +105,7 @@ def set_up(
     handler = _Lines(stream, needed=needed)
     handler.setFormatter(_formatter(stream, _mask(secrets)))
     handler.setLevel(level.upper())
+    handler.addFilter(_Sparing())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -138,6 +139,22 @@ def test_setting_up_again_does_not_double_the_lines(stream: io.StringIO, lines: 
 
 
 # --- libraries
+
+
+def test_what_the_brokers_library_says_at_each_try_is_said_once_a_minute(
+    stream: io.StringIO, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 1.0, 59.0, 59.5, 61.0])
+    log.set_up(stream=stream)
+    monkeypatch.setattr("consumer.log.time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+    for text in ("refused", "refused", "refused", "timed out", "refused"):
+        logging.getLogger("aiormq.connection").error("%s", text)
+        logging.getLogger("others").error("the same")
+
+    told = [line["message"] for line in lines() if line["library"] != "others"]
+    assert told == ["refused", "timed out", "refused"]
+    assert len(lines()) == len(told) + 5
 
 
 def test_a_librarys_sentence_is_filed_under_one_event(stream: io.StringIO, lines: Lines) -> None:
