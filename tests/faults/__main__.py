@@ -30,6 +30,7 @@ from tests.faults import (
     doubts,
     histories,
     ledgers,
+    nodes,
     operators,
     outages,
     refusals,
@@ -71,6 +72,8 @@ SCENARIOS: dict[Scenario, tuple[Store, ...]] = {
     outages.a_listener_that_rejects: FILE,
     outages.the_queue_deleted: FILE,
     outages.connections_closed_by_an_operator: FILE,
+    nodes.three_nodes_behind_a_balancer: EITHER,
+    nodes.three_nodes_by_a_list_of_addresses: EITHER,
     ledgers.the_ledger_locked: EITHER,
     ledgers.the_ledger_out_of_reach: SERVER,
     ledgers.the_ledgers_server_down: SERVER,
@@ -96,10 +99,13 @@ WORDS = 2
 Part = tuple[Scenario, Store]
 NOT_IN_THE_SLICE: set[Part] = {
     (replicas.handed_over_on_a_fresh_ledger, "SQLite"),
+    (nodes.three_nodes_by_a_list_of_addresses, "SQLite"),
     *(
         (scenario, "PostgreSQL")
         for scenario in (
             deaths.a_frozen_owner_is_thawed_after_another_took_over,
+            nodes.three_nodes_behind_a_balancer,
+            nodes.three_nodes_by_a_list_of_addresses,
             replicas.the_rate_across_hand_overs,
             replicas.the_link_cut_again_and_again,
             outages.the_brokers_link_cut_in_mid_call,

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from collections import deque
 from types import TracebackType
 from typing import Self
 
@@ -10,10 +11,10 @@ CHUNK = 65_536
 
 
 class Proxy:
-    """Stands between a client and `port`, as an async context manager.
+    """Stands between a client and a server, as an async context manager.
 
     Args:
-        to_port: Where it leads to.
+        to_ports: Where it leads to: if to several, to each in turn that listens.
         late: Whether a thaw lets through what a client sent that has given up since, as a network
             does that was parted for a while.
 
@@ -22,10 +23,10 @@ class Proxy:
         delay_s: How long each piece of an answer is held back.
     """
 
-    def __init__(self, to_port: int, *, late: bool = False) -> None:
+    def __init__(self, *to_ports: int, late: bool = False) -> None:
         self.port = 0
         self.delay_s = 0.0
-        self._to_port = to_port
+        self._to_ports = deque(to_ports)
         self._late = late
         self._there, self._back = asyncio.Event(), asyncio.Event()
         self.thaw()
@@ -83,7 +84,7 @@ class Proxy:
         self._links.add(writer)
         try:
             await self._there.wait()
-            there, onward = await asyncio.open_connection("127.0.0.1", self._to_port)
+            there, onward = await self._onward()
         except OSError:
             _reset(writer)
             self._links.discard(writer)
@@ -97,6 +98,16 @@ class Proxy:
             for end in (writer, onward):
                 self._links.discard(end)
                 end.close()
+
+    async def _onward(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        refused: OSError | None = None
+        for _ in range(len(self._to_ports)):
+            self._to_ports.rotate(-1)
+            try:
+                return await asyncio.open_connection("127.0.0.1", self._to_ports[0])
+            except OSError as error:
+                refused = error
+        raise refused or OSError("it leads nowhere")
 
     async def _pipe(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, thawed: asyncio.Event

@@ -18,6 +18,7 @@ from consumer.rabbitmq.declaration import declare
 from tests.faults.bench import Bench, Host, port_of
 from tests.faults.portal import WatchedPortal, served
 from tests.faults.proxy import Proxy
+from tests.faults.traffic import Node
 from tests.postgres import PrivateCluster
 
 Store = Literal["SQLite", "PostgreSQL"]
@@ -68,7 +69,7 @@ class Stage:
     async def bench(
         self,
         name: str,
-        node: PrivateNode | None = None,
+        node: Node | None = None,
         *,
         cluster: PrivateCluster | None = None,
         ledger_in: Path | None = None,

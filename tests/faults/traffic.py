@@ -4,15 +4,16 @@ import asyncio
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError
 
-from consumer.demo.broker import PrivateNode
 from consumer.rabbitmq.topology import Topology, build_topology
 from tests.faults.life import NEVER, POLL_S, WAIT_S, until
 from tests.faults.portal import text_of
@@ -20,6 +21,19 @@ from tests.faults.portal import text_of
 DELAYS_S = (1, 2, 5)
 CONCURRENCY = 10
 BROKEN = (AMQPError, OSError, RuntimeError, TimeoutError)
+TRY_S = 5.0
+NO_FIELDS: Mapping[str, str] = MappingProxyType({})
+
+
+class Node(Protocol):
+    """A broker of ours: one node, or several."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl, and return what it printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +53,7 @@ class Event:
 class Traffic:
     """Requests in, events out, through queues of its own."""
 
-    node: PrivateNode
+    node: Node
     name: str
     ids: list[str] = field(default_factory=list)
     events: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
@@ -54,20 +68,37 @@ class Traffic:
         self, number: int = 1, prefix: str = "r", *, to: str | None = None, **fields: str
     ) -> list[str]:
         """Publish requests, each to a number of its own unless *to* is said; return their ids."""
+        bodies = self._requests(number, prefix, to, fields)
+        await self.publish_bodies(bodies.values())
+        return list(bodies)
+
+    async def publish_at_last(self, prefix: str, within_s: float = WAIT_S) -> list[str]:
+        """Publish a request again and again until the broker has taken it, as upstream does."""
+        bodies = self._requests(1, prefix)
+        async with asyncio.timeout(within_s):
+            while True:
+                with suppress(*BROKEN):
+                    async with asyncio.timeout(TRY_S):
+                        await self.publish_bodies(bodies.values())
+                        return list(bodies)
+                await asyncio.sleep(POLL_S)
+
+    def _requests(
+        self, number: int, prefix: str, to: str | None = None, fields: Mapping[str, str] = NO_FIELDS
+    ) -> dict[str, bytes]:
+        """Write requests, and note them; return their bodies by id."""
         first = len(self.ids)
-        ids = [f"{prefix}-{first + n}" for n in range(number)]
-        self.ids += ids
-        bodies = [
-            {
-                "request_id": request_id,
+        bodies = {
+            f"{prefix}-{first + n}": {
+                "request_id": f"{prefix}-{first + n}",
                 "to_number": to or f"+1202556{first + n:04}",
-                "text_to_pronounce": text_of(request_id),
+                "text_to_pronounce": text_of(f"{prefix}-{first + n}"),
                 **fields,
             }
-            for n, request_id in enumerate(ids)
-        ]
-        await self.publish_bodies([json.dumps(body).encode() for body in bodies])
-        return ids
+            for n in range(number)
+        }
+        self.ids += bodies
+        return {request_id: json.dumps(body).encode() for request_id, body in bodies.items()}
 
     async def publish_bodies(
         self, bodies: Iterable[bytes], routing_key: str = "call.requested"
