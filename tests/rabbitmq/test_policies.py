@@ -232,10 +232,11 @@ async def test_check_tells_what_a_worker_has_met_and_no_look_can_find(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "LOOK_S", 0.05)
+    monkeypatch.setattr(housekeeping, "TEND_S", 0.2)
     settings = bench.settings()
     expected = f"workers have met expires on {bench.queue}.dlq"
-    async with bench.running() as app, asyncio.timeout(20):
-        app.policies.seen("expires", f"{bench.queue}.dlq")
+    async with bench.running(), asyncio.timeout(20):
+        await bench.channel.queue_delete(f"{bench.queue}.dlq")
         found = ""
         while expected not in found:
             findings = check(settings, topology_of(settings))
