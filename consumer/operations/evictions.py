@@ -91,7 +91,7 @@ class Evictions:
         if not self._declares:
             return await self._found(channel)
         evicted = self._topology.evicted
-        with explained(f"queue {evicted.name}"):
+        with explained(f"queue {evicted.name}", declared=True):
             return await channel.declare_queue(
                 evicted.name, durable=True, arguments=evicted.arguments
             )

@@ -84,7 +84,7 @@ async def _bind(channel: AbstractChannel, topology: Topology) -> None:
 
 
 async def _declare_queue(channel: AbstractChannel, queue: Queue, *, check_only: bool) -> None:
-    with explained(f"queue {queue.name}"):
+    with explained(f"queue {queue.name}", declared=not check_only):
         await channel.declare_queue(
             queue.name,
             durable=True,
@@ -128,8 +128,14 @@ async def missing_from(connection: AbstractConnection, topology: Topology) -> li
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Turn the broker's refusal into a sentence that names the thing and the argument."""
+def explained(what: str, *, declared: bool = False) -> Iterator[None]:
+    """Turn the broker's refusal into a sentence that names the thing and the argument.
+
+    Args:
+        what: The thing.
+        declared: Whether it is declared, not looked for: then it is *not found* only where it
+            lives on a node that is down, which newer brokers say in other words.
+    """
     try:
         yield
     except ChannelPreconditionFailed as error:
@@ -144,7 +150,7 @@ def explained(what: str) -> Iterator[None]:
             "empty and delete it, or name another with CALLS_QUEUE or CALLS_EXCHANGE"
         ) from None
     except ChannelNotFoundEntity as error:
-        if "home node" in str(error):
+        if declared or "home node" in str(error):
             raise NodeDown(f"{what} is on a node of the broker's that is down") from None
         raise WrongTopology(
             f"{what} does not exist: declare it, or let the worker (CALLS_DECLARE=true)"

@@ -18,7 +18,7 @@ from yarl import URL
 from consumer.demo import broker as devbroker
 from consumer.rabbitmq import connection as broker
 from consumer.rabbitmq.connection import address_of, addresses_of, connect
-from consumer.rabbitmq.declaration import WrongTopology, declare
+from consumer.rabbitmq.declaration import NodeDown, WrongTopology, declare, explained
 from consumer.rabbitmq.losses import BrokerUnavailable, LossLog, link_losses, why_lost
 from consumer.rabbitmq.refusals import LoginRefused
 from consumer.rabbitmq.topology import build_topology
@@ -473,3 +473,8 @@ def test_a_link_that_is_lost_again_at_each_attempt_is_one_line_for_each_reason()
         ("broker.back", None),
         gone,
     ]
+
+
+def test_a_queue_that_is_not_found_where_it_is_declared_is_on_a_node_that_is_down() -> None:
+    with pytest.raises(NodeDown), explained("queue x", declared=True):
+        raise aiormq.exceptions.ChannelNotFoundEntity("NOT_FOUND - in other words")
