@@ -14,7 +14,7 @@ from consumer.operations.check_work import check_work
 from consumer.operations.finding import Finding, State
 from consumer.operations.pauses import pauses_at_hand
 from consumer.rabbitmq.connection import connect
-from consumer.rabbitmq.declaration import WrongTopology, explained
+from consumer.rabbitmq.declaration import WrongTopology, explained, is_missing
 from consumer.rabbitmq.losses import BrokerUnavailable
 from consumer.rabbitmq.topology import Queue, Topology
 from consumer.settings import Settings, WrongSettings
@@ -85,7 +85,7 @@ async def _queue(
         async with connection.channel() as channel:
             await channel.declare_queue(queue.name, passive=True)
     except ChannelNotFoundEntity as error:
-        if "home node" in str(error):
+        if not is_missing(error):
             return Finding(item, "warning", "is on a node of the broker's that is down", "start it")
         return _missing(
             item,

@@ -91,7 +91,7 @@ class Evictions:
         if not self._declares:
             return await self._found(channel)
         evicted = self._topology.evicted
-        with explained(f"queue {evicted.name}", declared=True):
+        with explained(f"queue {evicted.name}"):
             return await channel.declare_queue(
                 evicted.name, durable=True, arguments=evicted.arguments
             )

@@ -84,7 +84,7 @@ async def _bind(channel: AbstractChannel, topology: Topology) -> None:
 
 
 async def _declare_queue(channel: AbstractChannel, queue: Queue, *, check_only: bool) -> None:
-    with explained(f"queue {queue.name}", declared=not check_only):
+    with explained(f"queue {queue.name}"):
         await channel.declare_queue(
             queue.name,
             durable=True,
@@ -120,22 +120,25 @@ async def missing_from(connection: AbstractConnection, topology: Topology) -> li
                     kind, name = to_see.pop(0)
                     look = channel.declare_queue if kind == "queue" else channel.declare_exchange
                     await look(name, passive=True, timeout=RPC_TIMEOUT_S)
-            except ChannelNotFoundEntity:  # which closes the channel
-                missing.append(f"{kind} {name}")
+            except ChannelNotFoundEntity as error:  # which closes the channel
+                if is_missing(error):
+                    missing.append(f"{kind} {name}")
             except ChannelAccessRefused:
                 pass
     return missing
 
 
-@contextmanager
-def explained(what: str, *, declared: bool = False) -> Iterator[None]:
-    """Turn the broker's refusal into a sentence that names the thing and the argument.
+def is_missing(error: ChannelNotFoundEntity) -> bool:
+    """Tell what does not exist from what is on a node that is down, which is *not found* either.
 
-    Args:
-        what: The thing.
-        declared: Whether it is declared, not looked for: then it is *not found* only where it
-            lives on a node that is down, which newer brokers say in other words.
+    The broker says of that "home node … is down" (3.10) or "process is stopped" (4.3).
     """
+    return re.search("no (queue|exchange) ", str(error)) is not None
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn the broker's refusal into a sentence that names the thing and the argument."""
     try:
         yield
     except ChannelPreconditionFailed as error:
@@ -150,7 +153,7 @@ def explained(what: str, *, declared: bool = False) -> Iterator[None]:
             "empty and delete it, or name another with CALLS_QUEUE or CALLS_EXCHANGE"
         ) from None
     except ChannelNotFoundEntity as error:
-        if declared or "home node" in str(error):
+        if not is_missing(error):
             raise NodeDown(f"{what} is on a node of the broker's that is down") from None
         raise WrongTopology(
             f"{what} does not exist: declare it, or let the worker (CALLS_DECLARE=true)"

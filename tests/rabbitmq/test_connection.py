@@ -475,6 +475,13 @@ def test_a_link_that_is_lost_again_at_each_attempt_is_one_line_for_each_reason()
     ]
 
 
-def test_a_queue_that_is_not_found_where_it_is_declared_is_on_a_node_that_is_down() -> None:
-    with pytest.raises(NodeDown), explained("queue x", declared=True):
-        raise aiormq.exceptions.ChannelNotFoundEntity("NOT_FOUND - in other words")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "home node 'rabbit@b' of durable queue 'x' in vhost '/' is down or inaccessible",
+        "queue 'x' in vhost '/' process is stopped by supervisor",
+    ],
+)
+def test_a_queue_on_a_node_that_is_down_is_not_taken_for_missing(words: str) -> None:
+    with pytest.raises(NodeDown), explained("queue x"):
+        raise aiormq.exceptions.ChannelNotFoundEntity(f"NOT_FOUND - {words}")
