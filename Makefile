@@ -1,32 +1,43 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO_READY := $(VENV)/.demo-ready
 READY := $(VENV)/.ready
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-header --no-annotate
 
 # Without bytecode each process that a test starts compiles all of ours again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test faults ship bench lint types layers check audit lock clean
+.PHONY: help python broker demo test faults ship bench lint types layers check audit lock clean
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
 
-$(READY): requirements.lock pyproject.toml
+python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: name one, as in 'make $(MAKECMDGOALS) PYTHON=python3.13'" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "Python's venv is missing: apt-get install python3-venv" >&2; exit 1; }
+
+$(DEMO_READY): docker/demo.lock pyproject.toml | python
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(INSTALL) --require-hashes -r docker/demo.lock
+	$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(READY) ## Start broker, sandbox and worker, place a dozen calls, account for each (ARGS=--keep leaves it running)
+$(READY): $(DEMO_READY) requirements.lock
+	$(INSTALL) --require-hashes -r requirements.lock
+	@touch $@
+
+broker: python
+	@$(PYTHON) -m consumer.demo.ways
+
+demo: broker $(DEMO_READY) ## Start broker, sandbox and worker, place a dozen calls, account for each (ARGS=--keep leaves it running)
 	@$(BIN)/call-consumer demo $(ARGS)
 
-test: $(READY) ## Run the tests, with coverage (ARGS=... goes to pytest)
+test: broker $(READY) ## Run the tests, with coverage (ARGS=... goes to pytest)
 	@rm -f .coverage .coverage.*
 	@$(BIN)/coverage run -m pytest --numprocesses 6 $(ARGS)
 	@$(BIN)/coverage combine --quiet
@@ -62,10 +73,11 @@ audit: $(READY) ## Look for known vulnerabilities in what is locked
 	  *) [ $$failed = 0 ] && echo "$$said" || echo "not audited: $$(echo "$$said" | tail -n 1)";; \
 	esac
 
-lock: $(READY) ## Renew the lock files, ours and the image's: newest versions that pyproject.toml allows
-	@$(COMPILE) --upgrade --all-extras -o requirements.lock pyproject.toml
+lock: $(READY) ## Renew the lock files, ours, the demo's and the image's: newest versions that pyproject.toml allows
+	@$(COMPILE) --upgrade --all-extras --group build -o requirements.lock pyproject.toml
+	@$(COMPILE) --extra demo --group build -c requirements.lock -o docker/demo.lock pyproject.toml
 	@$(COMPILE) --extra otel --extra postgres -c requirements.lock -o docker/requirements.lock pyproject.toml
-	@echo hatchling | $(COMPILE) -c requirements.lock -o docker/build.lock -
+	@$(COMPILE) --group build -c requirements.lock -o docker/build.lock
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache

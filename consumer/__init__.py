@@ -77,7 +77,7 @@ The rooms, each for one thing outside, or one kind of work:
                     the commands
     sandbox/        app, control, parameters, portal, gates, rules, answers, replies, numbers,
                     history, limits, methods, oauth, request, switches: a stand-in portal
-    demo/           tour, requests, screen, account, environment, broker, private_node, login,
+    demo/           tour, requests, screen, account, environment, broker, private_node, login, ways,
                     signals, installer: the demo and its throwaway broker
 
 `python -m consumer` (`__main__`) is `call-consumer`. Imports point down only; the layers are in

@@ -5,16 +5,15 @@
 
 import gc
 import os
-import shutil
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from urllib.parse import urlsplit
 
 from consumer import output
 from consumer.demo.login import wait_for_login
-from consumer.demo.private_node import START_WITHIN_S, PrivateNode, find_server
+from consumer.demo.private_node import START_WITHIN_S, PrivateNode
+from consumer.demo.ways import NO_WAY, address, find_server, may_install
 from consumer.rabbitmq.losses import BrokerUnavailable
 
 __all__ = ["BrokerUnavailable", "PrivateNode", "find_server", "rabbitmq"]
@@ -25,12 +24,6 @@ IMAGE = "rabbitmq:4-management"
 
 NAMED_WITHIN_S = 5.0
 DOCKER_WITHIN_S = 2
-
-FOUR_WAYS = """There is no RabbitMQ to use. Any one of these gives one:
-  - TEST_RABBITMQ_URL in the environment names a running broker
-  - Docker answers, and testcontainers is installed (the extra `demo`)
-  - rabbitmq-server is installed: a private node of it is started
-  - root may install rabbitmq-server with apt-get"""
 
 
 def to_stderr(line: str) -> None:
@@ -53,7 +46,7 @@ def rabbitmq(say: Say = to_stderr) -> Iterator[str]:
             if url := way(stack, say):
                 yield url
                 return
-        raise BrokerUnavailable(FOUR_WAYS)
+        raise BrokerUnavailable(NO_WAY)
 
 
 def named(_: ExitStack, say: Say) -> str | None:
@@ -120,8 +113,8 @@ def private(stack: ExitStack, say: Say) -> str | None:
 
 def installed(stack: ExitStack, say: Say) -> str | None:
     """Install Debian's package, where we may, and start a private node of it."""
-    apt = shutil.which("apt-get")
-    if apt is None or os.geteuid() != 0:
+    apt = may_install()
+    if apt is None:
         return None
     try:
         from consumer.demo.installer import install  # noqa: PLC0415  # only a checkout has it
@@ -139,13 +132,3 @@ def installed(stack: ExitStack, say: Say) -> str | None:
 def end_of(text: str) -> str:
     """Put the last 300 characters, where tools tell what went wrong, on one line."""
     return " ".join(text.split())[-300:]
-
-
-def address(url: str) -> str:
-    """Say where *url* points to, without its password."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 5672
-    except ValueError:  # the password holds a character that should be escaped
-        return "an address that cannot be read"
-    return f"{parts.hostname}:{port}"

@@ -14,21 +14,14 @@ from typing import Self
 
 from consumer.demo.login import wait_for_login
 from consumer.demo.signals import signals_held
+from consumer.demo.ways import find_server
 from consumer.rabbitmq.losses import BrokerUnavailable
-
-SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one in /usr/sbin changes to another user
 
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 30.0
 EPMD_WITHIN_S = 5.0
 CTL_WITHIN_S = 60.0
 LOG_LINES = 20
-
-
-def find_server() -> str | None:
-    if shutil.which("epmd") is None:
-        return None
-    return shutil.which(SERVER) or shutil.which("rabbitmq-server")
 
 
 class PrivateNode:

@@ -18,7 +18,8 @@ from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import ChannelAccessRefused
 from yarl import URL
 
-from consumer.demo.private_node import PrivateNode, find_server
+from consumer.demo.private_node import PrivateNode
+from consumer.demo.ways import find_server
 from consumer.environment import read_settings
 from consumer.messages import FAILED, STARTED
 from consumer.operations.choice import Choice
