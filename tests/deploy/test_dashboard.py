@@ -24,6 +24,7 @@ from consumer import metrics
 from consumer.demo.requests import requests
 from consumer.messages import CANCEL
 from tests.commands import Command
+from tests.home import HOME
 from tests.workbench import WITHIN_S, Bench
 
 ROOT = Path(__file__).parents[2]
@@ -125,9 +126,9 @@ def test_every_alert_leads_to_a_section_of_operating(rule: dict[str, Any]) -> No
     anchors = {re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in headings}
 
     assert rule["labels"].keys() == {"severity"}
-    assert rule["annotations"].keys() == {"summary", "description", "runbook"}
-    page, _, anchor = rule["annotations"]["runbook"].partition("#")
-    assert page == "OPERATING.md"
+    assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
+    page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+    assert page == f"{HOME}/blob/main/OPERATING.md"
     assert anchor in anchors
 
 
