@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 # Without bytecode each process that a test starts compiles all of ours again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help python broker demo test faults ship bench lint types layers check audit lock clean
+.PHONY: help python broker demo test faults ship bench lint types layers check audit lock docs clean
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ lock: $(READY) ## Renew the lock files, ours, the demo's and the image's: newest
 	@$(COMPILE) --extra demo --group build -c requirements.lock -o docker/demo.lock pyproject.toml
 	@$(COMPILE) --extra otel --extra postgres -c requirements.lock -o docker/requirements.lock pyproject.toml
 	@$(COMPILE) --group build -c requirements.lock -o docker/build.lock
+
+docs: $(READY) ## Renew the table of values in the chart's README
+	@$(BIN)/python -m tests.deploy.values_table
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache
