@@ -5,7 +5,6 @@ import sys
 import click
 
 from consumer.cli.console import Failed
-from consumer.demo.tour import take_tour
 from consumer.errors import OperatorError
 
 
@@ -17,6 +16,10 @@ def demo(*, keep: bool) -> None:
     Needs no settings, and reads only TEST_RABBITMQ_URL, which names a broker to use. Exit 1 if the
     account does not add up.
     """
+    try:
+        from consumer.demo.tour import take_tour  # noqa: PLC0415  # the image does without
+    except ModuleNotFoundError:
+        raise Failed("the demo is not in the image: run `make demo` in the repository") from None
     try:
         adds_up = take_tour(keep=keep)
     except OperatorError as error:

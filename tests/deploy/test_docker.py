@@ -31,6 +31,7 @@ from consumer.rabbitmq.losses import NotPublished
 from consumer.rabbitmq.topology import topology_of
 from consumer.settings import Settings
 from tests.commands import Command
+from tests.home import PROJECT
 from tests.workbench import WITHIN_S, Bench
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +113,8 @@ def test_no_user_is_an_administrator_or_has_rights_that_no_service_needs() -> No
     names = {user["name"] for user in DEFINED["users"]}
 
     assert names == {user_of(service).user for service in OURS if service != "sandbox"}
-    assert all(user["tags"] == [] for user in DEFINED["users"])
+    tags = {user["name"]: user["tags"] for user in DEFINED["users"]}
+    assert {name: own for name, own in tags.items() if own} == {"operator": ["management"]}
     assert {right["user"] for right in DEFINED["permissions"]} == names
 
 
@@ -135,14 +137,31 @@ def test_every_mounted_file_is_there(service: str) -> None:
         assert here.is_file(), here
 
 
-def test_prometheus_watches_both_workers_and_reads_the_alerts() -> None:
+def test_the_project_has_a_name_of_its_own() -> None:
+    named = dict(line.split("=") for line in (DOCKER / ".env").read_text().splitlines())
+
+    assert named == {"COMPOSE_PROJECT_NAME": PROJECT["name"]}
+
+
+def test_no_page_is_reached_from_another_machine_nor_the_brokers_without_its_profile() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+    assert "rabbitmq" not in published
+    assert SERVICES["management"]["profiles"] == ["management"]
+
+
+def test_prometheus_watches_both_workers_the_broker_and_reads_the_alerts() -> None:
     inside = mounts("prometheus")
     config = yaml.safe_load(inside["/etc/prometheus/prometheus.yml"].read_text())
-    (job,) = config["scrape_configs"]
+    targets = {
+        job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]
+    }
 
-    assert job["static_configs"][0]["targets"] == [
-        f"{name}:{Settings().http_port}" for name in ("worker", "standby")
-    ]
+    assert targets == {
+        "call-consumer": [f"{name}:{Settings().http_port}" for name in ("worker", "standby")],
+        "rabbitmq": ["rabbitmq:15692"],
+    }
     assert all(
         "groups" in yaml.safe_load(inside[path].read_text()) for path in config["rule_files"]
     )
