@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 # Without bytecode each process that a test starts compiles all of ours again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help python broker demo test faults ship bench lint types layers check audit lock docs clean
+.PHONY: help python broker demo test faults ship bench lint types layers check audit release sbom lock docs clean
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
@@ -72,6 +72,12 @@ audit: $(READY) ## Look for known vulnerabilities in what is locked
 	  *'could not be audited'*) echo "not audited: the service does not know $$(echo "$$said" | grep -c 'could not be audited') of the packages, as a mirror may not";; \
 	  *) [ $$failed = 0 ] && echo "$$said" || echo "not audited: $$(echo "$$said" | tail -n 1)";; \
 	esac
+
+release: $(READY) ## Build, verify and tag a release (VERSION=0.2.0; ARGS=--dry-run tags nothing, --without-image)
+	@$(BIN)/python -m tests.release $(VERSION) $(ARGS)
+
+sbom: $(READY) ## Write the bill of materials, as CycloneDX, to dist/
+	@$(BIN)/python -m tests.release.sbom
 
 lock: $(READY) ## Renew the lock files, ours, the demo's and the image's: newest versions that pyproject.toml allows
 	@$(COMPILE) --upgrade --all-extras --group build -o requirements.lock pyproject.toml

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.ship.engine import docker
+from tests.ship.engine import base_python, docker
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +38,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def image(clone: Path) -> Iterator[str]:
     name = f"call-consumer-ship-{uuid4().hex[:8]}"
-    docker("build", "--quiet", "--tag", name, "--file", clone / "docker" / "Dockerfile", clone)
+    python = f"--build-arg=PYTHON={base_python()}"
+    file = clone / "docker" / "Dockerfile"
+    docker("build", "--quiet", python, "--tag", name, "--file", file, clone)
     yield name
     docker("image", "rm", name)

@@ -1,11 +1,15 @@
 """The container engine, through its own command line."""
 
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+DOCKERFILE = Path(__file__).parents[2] / "docker" / "Dockerfile"
+OLDER = "3.13"
 
 
 def docker(*arguments: str | Path, check: bool = True) -> str:
@@ -14,6 +18,21 @@ def docker(*arguments: str | Path, check: bool = True) -> str:
     command = ["docker", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True, check=check)
     return done.stdout
+
+
+def base_python() -> str:
+    """Return the Python of the image's base; of an older base, where only that is to be had."""
+    (wanted,) = re.findall(r"^ARG PYTHON=(.+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    return next((each for each in (wanted, OLDER) if _is_there(f"python:{each}-slim")), wanted)
+
+
+def _is_there(image: str) -> bool:
+    ways = (["image", "inspect"], ["pull", "--quiet"])
+    commands = [["docker", *way, image] for way in ways]
+    return any(
+        subprocess.run(command, capture_output=True, check=False).returncode == 0
+        for command in commands
+    )
 
 
 @contextmanager

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from tests.home import HOME, PROJECT
 from tests.portals import ForeignPortal
-from tests.ship.engine import docker
+from tests.ship.engine import base_python, docker
 from tests.workbench import Bench
 
-BASE = "python:3.13-slim"
 MOST_BYTES = 150_000_000
 """Above the base."""
+OURS_BYTES = 5_000_000
 LOCKED_DOWN = (
     *("--network", "host"),
     *("--read-only", "--tmpfs", "/var/lib/call-consumer"),
@@ -45,7 +46,9 @@ def sandbox(image: str) -> Iterator[str]:
 
 
 def test_it_adds_little_to_its_base(image: str) -> None:
-    assert described(image)["Size"] - described(BASE)["Size"] <= MOST_BYTES
+    base = f"python:{base_python()}-slim"
+
+    assert described(image)["Size"] - described(base)["Size"] <= MOST_BYTES
 
 
 def test_it_runs_the_worker_without_a_shell_as_a_fixed_user(image: str) -> None:
@@ -54,16 +57,46 @@ def test_it_runs_the_worker_without_a_shell_as_a_fixed_user(image: str) -> None:
     assert (config["Entrypoint"], config["Cmd"]) == (["call-consumer"], ["run"])
     assert config["User"] == "10001:10001"
     assert list(config["ExposedPorts"]) == ["8080/tcp"]
-    assert config["Labels"]["org.opencontainers.image.title"] == "call-consumer"
 
 
-def test_what_built_it_is_not_in_it(sandbox: str) -> None:
+def test_its_labels_tell_what_it_is_and_of_what(image: str) -> None:
+    labels = described(image)["Config"]["Labels"]
+    told = {
+        key.removeprefix("org.opencontainers.image."): value
+        for key, value in labels.items()
+        if key.startswith("org.opencontainers")
+    }
+
+    assert told == {
+        "title": PROJECT["name"],
+        "description": told["description"],
+        "licenses": PROJECT["license"],
+        "version": PROJECT["version"],
+        "revision": "unknown",  # `make release` tells them
+        "created": "unknown",
+        "source": HOME,
+        "base.name": f"python:{base_python()}-slim",
+    }
+
+
+def test_a_release_of_ours_moves_one_small_layer(image: str) -> None:
+    shown = docker("history", "--format", "{{.Size}} {{.CreatedBy}}", "--human=false", image)
+    copied = [int(line.split()[0]) for line in shown.splitlines() if "COPY" in line]
+
+    ours, dependencies = copied
+    assert ours < OURS_BYTES < dependencies
+
+
+def test_it_holds_nothing_that_built_it_installs_packages_or_starts_brokers(sandbox: str) -> None:
+    names = ("pip", "ensurepip", "hatchling", "pytest", "consumer.demo")
     program = (
         "from importlib.util import find_spec; "
-        "print([name for name in ('pip', 'hatchling', 'pytest') if find_spec(name)])"
+        f"print([name for name in {names} if find_spec(name)])"
     )
 
     assert docker("exec", sandbox, "python", "-c", program).strip() == "[]"
+    told = docker("exec", sandbox, "call-consumer", "demo", check=False)
+    assert told.strip() == "Error: the demo is not in the image: run `make demo` in the repository"
 
 
 def test_all_of_it_is_compiled(sandbox: str) -> None:
