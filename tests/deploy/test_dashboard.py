@@ -66,11 +66,11 @@ def names_in(expression: str) -> set[str]:
     return set(re.findall(r"\bcall_consumer_\w+", expression))
 
 
-def tool(name: str) -> str:
-    """Find one of Debian's `prometheus` package; in CI it may not be missing."""
+def tool(name: str, package: str = "prometheus") -> str:
+    """Find a program of one of Debian's packages; in CI it may not be missing."""
     path = shutil.which(name)
     if path is None:
-        missing = f"{name} is missing: apt-get install prometheus"
+        missing = f"{name} is missing: apt-get install {package}"
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)
