@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from consumer import output
 from consumer.cli.console import told
@@ -38,6 +39,15 @@ class Program(click.Group):
         """Write all commands with their help."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self._modules.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a command, or an option, without loading any command."""
+        named = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in self._modules.items()
+            if name.startswith(incomplete)
+        ]
+        return [*named, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401  # as click has it
         """Run the command that the arguments name, and exit."""

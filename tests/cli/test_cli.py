@@ -63,6 +63,44 @@ def test_the_version_is_that_of_the_package() -> None:
     assert call("--version").stdout.strip().endswith(version)
 
 
+WHAT_IS_LOADED = """
+import atexit, sys
+atexit.register(lambda: sys.stderr.write(" ".join(name for name in sys.modules)))
+from consumer.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("call-consumer s", {"sandbox", "schema", "show", "status"}),
+        ("call-consumer --v", {"--version"}),
+        ("call-consumer dlq re", {"replay"}),
+    ],
+)
+def test_the_shell_completes_what_is_there_and_loads_no_other_command(
+    line: str, expected: set[str]
+) -> None:
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    asked = {"_CALL_CONSUMER_COMPLETE": "bash_complete"} | words
+    program = WHAT_IS_LOADED.replace("main()", "main(prog_name='call-consumer')")
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, env=os.environ | asked, capture_output=True, text=True, check=True
+    )
+
+    assert {each.partition(",")[2] for each in done.stdout.split()} == expected
+    assert "aio_pika" not in done.stderr.split() or "dlq" in line
+
+
+def test_help_loads_no_command() -> None:
+    command = [sys.executable, "-c", WHAT_IS_LOADED, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert not {"aio_pika", "httpx", "consumer.cli.run"} & set(done.stderr.split())
+
+
 # Settings
 
 

@@ -81,6 +81,18 @@ def test_the_worker_reads_its_addresses_from_the_credentials(tmp_path: Path) -> 
     assert read.needed("bitrix24_url") == addresses["bitrix24-url"]
 
 
+def test_prometheus_reads_the_example(tmp_path: Path) -> None:
+    rules = ROOT / "helm" / "call-consumer" / "files" / "alerts.yaml"
+    (tmp_path / "call-consumer-alerts.yaml").write_bytes(rules.read_bytes())
+    example = tmp_path / "prometheus.yml"
+    example.write_bytes(UNIT.with_name(example.name).read_bytes())
+    check = (tool("promtool"), "check", "config", "--lint-fatal", str(example))
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert f"localhost:{Settings().http_port}" in example.read_text()
+
+
 def test_it_leads_to_the_document_and_does_not_repeat_a_start_with_wrong_settings() -> None:
     told = options()
 
