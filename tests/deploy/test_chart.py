@@ -141,11 +141,11 @@ def test_validation_would_notice_a_misspelt_field() -> None:
         kubernetes_validate.validate(deployment, KUBERNETES[0], strict=True)
 
 
-def test_there_is_no_autoscaler_and_no_more_than_700_lines_of_templates() -> None:
+def test_there_is_no_autoscaler_and_no_more_than_850_lines_of_templates() -> None:
     templates = [*CHART.glob("templates/**/*.yaml"), *CHART.glob("templates/**/*.tpl")]
     texts = [path.read_text(encoding="utf-8") for path in templates]
 
-    assert sum(len(text.splitlines()) for text in texts) < 700
+    assert sum(len(text.splitlines()) for text in texts) < 850
     assert "HorizontalPodAutoscaler" not in "".join(texts)
     assert "scaler" in (CHART / "README.md").read_text(encoding="utf-8")
 
