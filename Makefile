@@ -48,7 +48,7 @@ faults: $(READY) ## Kill, cut, freeze and fill up everything, and account for ea
 	@$(BIN)/python -m tests.faults $(ARGS)
 
 ship: $(READY) ## Build the image, start all of docker/compose.yaml, and test both (needs a container engine; 7 minutes)
-	@$(BIN)/python -m pytest -rs tests/ship $(ARGS)
+	@$(BIN)/python -m pytest -rs -o faulthandler_timeout=600 tests/ship $(ARGS)
 
 bench: $(READY) ## Measure against aio-pika + httpx by hand and Celery, in turn (a quarter of an hour; ARGS=--help)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

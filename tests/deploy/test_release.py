@@ -42,7 +42,8 @@ def test_a_release_writes_its_number_into_every_place(folder: Path) -> None:
     assert changed(folder, "pyproject.toml") == ['version = "7.8.9"']
     chart = changed(folder, "helm/call-consumer/Chart.yaml")
     assert chart == ["version: 7.8.9", 'appVersion: "7.8.9"']
-    assert changed(folder, "docker/Dockerfile") == ["ARG VERSION=7.8.9"]
+    (arguments,) = changed(folder, "docker/Dockerfile")
+    assert arguments.startswith("ARG VERSION=7.8.9 REVISION=")
     assert changed(folder, "CHANGELOG.md") == ["## [7.8.9] - 2026-12-24"]
 
 

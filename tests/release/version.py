@@ -9,7 +9,7 @@ PLACES = {
     "pyproject.toml": r'^version = "(.+)"$',
     "helm/call-consumer/Chart.yaml": r"^version: (.+)$",
     "helm/call-consumer/Chart.yaml ": r'^appVersion: "(.+)"$',
-    "docker/Dockerfile": r"^ARG VERSION=(.+)$",
+    "docker/Dockerfile": r"^ARG VERSION=(\S+)",
 }
 """By the file, the line that the version stands in."""
 
