@@ -11,7 +11,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.release.files import build_files, build_image, verify_files
+from tests.release.files import build_files, build_image, need_engine, verify_files
 from tests.release.sbom import ROOT, run
 from tests.release.version import Refused, bump, current
 
@@ -37,6 +37,8 @@ def release(version: str | None, *, dry_run: bool, with_image: bool) -> None:
     """
     if run("git", "status", "--porcelain", cwd=ROOT):
         raise Refused("there are changes that are not committed")
+    if with_image:
+        need_engine()
     with tempfile.TemporaryDirectory() as name:
         clone = Path(name, "call-consumer")
         run("git", "clone", "--quiet", ROOT, clone)

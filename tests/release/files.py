@@ -7,6 +7,7 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import helm_python
 
@@ -56,6 +57,20 @@ def verify_files(folder: Path, target: Path) -> None:
         again = build_wheel(Path(name, sdist), Path(name))
         if _digest(again) != _digest(target / again.name):
             raise Refused(f"{again.name}: the sdist gives another wheel than the repository")
+
+
+def need_engine() -> None:
+    """See that a container engine answers.
+
+    Raises:
+        Refused: None does.
+    """
+    try:
+        docker("version")
+    except (FileNotFoundError, CalledProcessError):
+        raise Refused(
+            "no container engine answers: start one, or say ARGS=--without-image"
+        ) from None
 
 
 def build_image(folder: Path, name: str) -> None:

@@ -39,6 +39,19 @@ def test_one_command_builds_verifies_and_tags_everything(repository: Path) -> No
     assert run("git", "status", "--porcelain", cwd=repository) == ""
 
 
+def test_a_release_without_its_image_must_be_asked_for(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+
+    done = subprocess.run(
+        [*ARGUMENTS, VERSION], cwd=repository, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert "no container engine answers" in done.stderr
+
+
 def test_a_release_that_is_refused_leaves_everything_as_it_was(repository: Path) -> None:
     (repository / "CHANGELOG.md").write_text("# Changelog\n\n## [Unreleased]\n")
     run("git", "commit", "--quiet", "--all", "--message", "Say nothing", cwd=repository)
