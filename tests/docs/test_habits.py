@@ -89,3 +89,4 @@ def test_the_home_is_the_same_everywhere_and_no_other_place_is_made_up() -> None
     assert homes
     assert all(re.match(rf"{re.escape(HOME)}($|[/;#$,\\])", url) for url in homes)
     assert all(url.startswith(HOME) for url in PROJECT["urls"].values())
+    assert f" SOURCE={HOME}\n" in (ROOT / "docker" / "Dockerfile").read_text()
