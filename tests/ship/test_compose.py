@@ -93,7 +93,7 @@ def stack(image: str, clone: Path) -> Iterator[Stack]:
     stack = Stack(
         clone / "docker" / "compose.yaml",
         f"ship-{uuid4().hex[:8]}",
-        {"CALL_CONSUMER_IMAGE": image} | any_port,
+        {"CALL_CONSUMER_IMAGE": image, "COMPOSE_HTTP_TIMEOUT": str(UP_WITHIN_S)} | any_port,
     )
     with health_checked(stack.project):
         try:
