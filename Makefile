@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 # Without bytecode each process that a test starts compiles all of ours again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help python broker demo test faults ship bench lint types layers check audit release sbom lock docs clean
+.PHONY: help python broker demo test histories fuzz soak mutants faults ship bench lint types layers check audit release sbom lock docs clean
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
@@ -44,8 +44,22 @@ test: broker $(READY) ## Run the tests, with coverage (ARGS=... goes to pytest)
 	@$(BIN)/coverage report --fail-under=95
 	@$(BIN)/coverage report --fail-under=100 --include='consumer/decision.py,consumer/reconciliation.py,consumer/bitrix24/errors.py,consumer/bitrix24/lookup.py,consumer/bitrix24/responses.py,consumer/steps.py,consumer/results.py,consumer/ledger/changes.py'
 
-faults: $(READY) ## Kill, cut, freeze and fill up everything, and account for each request (up to an hour; ARGS=--slice: 8 minutes)
+histories: $(READY) ## Make up 10,000 histories of a request, and try the ten promises on each (10 minutes)
+	@$(BIN)/python -m pytest --quiet --override-ini faulthandler_timeout=0 --histories 10000 $(ARGS) tests/test_histories.py
+
+fuzz: $(READY) ## Make up 100,000 hostile inputs: bodies, headers, answers, history pages (ARGS='--seed N': the same again)
+	@$(BIN)/python -m pytest --override-ini faulthandler_timeout=0 --fuzz 100000 --capture no $(ARGS) tests/test_fuzz.py | \
+	  grep -v '"level"\|^20[0-9-]* '
+
+faults: $(READY) ## Kill, cut, freeze and fill up everything, and account for each request (up to an hour; ARGS=--slice: 8 minutes; ARGS=--full: all at once, for hours)
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+soak: $(READY) ## Place twelve hours' calls in a quarter of an hour, and see what grows (ARGS='--share 0.05': shorter)
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
+
+mutants: $(READY) ## Change the pure modules in each way there is, and see whether a test notices (a quarter of an hour)
+	@$(BIN)/mutmut run
+	@$(BIN)/mutmut results
 
 ship: $(READY) ## Build the image, start all of docker/compose.yaml, and test both (needs a container engine; 7 minutes)
 	@$(BIN)/python -m pytest -rs -o faulthandler_timeout=600 tests/ship $(ARGS)
@@ -89,4 +103,4 @@ docs: $(READY) ## Renew the table of values in the chart's README
 	@$(BIN)/python -m tests.deploy.values_table
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) mutants .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache

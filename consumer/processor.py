@@ -129,7 +129,8 @@ class Processor:
             case Duplicate(asked_again):
                 return self._repeat(entry, delivery, asked_again=asked_again)
             case Cancelled():
-                return TakenBack(entry, delivery.headers.replay)
+                digest = self._ledger.digest(delivery.fields)
+                return TakenBack(entry, delivery.headers.replay, digest)
             case NotYet(wait_s):
                 return await self._attempts.wait(delivery, entry, wait_s)
             case Orphaned():
@@ -168,11 +169,11 @@ class Processor:
         if isinstance(call, Invalid):
             return Rejected(call)
         doubt = await self._doubt_about_number(entry, delivery)
+        digest = self._ledger.digest(delivery.fields)
         if doubt is not None and (entry.cancelled_at or not delivery.headers.redial):
-            digest = self._ledger.digest(delivery.fields)
             return Reopened(doubt, entry, replay, digest)
         if entry.cancelled_at:
-            return TakenBack(entry, replay)
+            return TakenBack(entry, replay, digest)
         return await self._attempts.make(delivery, entry, 1, replay)
 
     async def _doubt_about_number(self, entry: Entry, delivery: Delivery) -> Entry | None:

@@ -72,7 +72,7 @@ class Recorder:
         """
         entry = await self._ledger.cancel(unseen)
         while entry.state == "delayed" and entry.unsure_since is None:
-            cancelled = cancel(entry, entry.replay, time.time())
+            cancelled = cancel(entry, entry.replay, time.time(), entry.body_digest)
             entry = await self._ledger.put(cancelled, entry) or await self._ledger.cancel(unseen)
         if entry.reason == "cancelled" and not entry.published:
             await self._send([self._announcer.cancelled(entry, trace)], entry)

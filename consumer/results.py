@@ -99,6 +99,7 @@ class TakenBack:
 
     was: Entry
     replay: int
+    body_digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +152,8 @@ def entry_after(result: Closing | Passing, now: float) -> Entry:
             return forbid(draft, "blocked", failure)
         case Scheduled(draft, was, due_at, calling_hours):
             return schedule(draft, was, due_at, now, calling_hours=calling_hours)
-        case TakenBack(was, replay):
-            return cancel(was, replay, now)
+        case TakenBack(was, replay, body_digest):
+            return cancel(was, replay, now, body_digest)
         case Doubted(draft, _, code):
             return in_doubt(draft, code, now)
         case Reopened(doubt, _, replay, body_digest):

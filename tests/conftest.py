@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from consumer.messages import COMPLETED, FAILED, STARTED
 from consumer.rabbitmq.declaration import declare
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal, Switches, create_app
+from tests import canary
 from tests.commands import Command
 from tests.links import Link, linked
 from tests.portals import ForeignPortal
@@ -36,7 +38,7 @@ from tests.postgres import NoPostgres, postgres
 from tests.workbench import Bench
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 
 # A machine may be busy: how long an example takes says nothing.
@@ -66,12 +68,34 @@ def _logging_as_it_was() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let no test pass that shows on its output what no log may show."""
+    report = yield
+    shown = canary.seen_in("".join(text for _, text in report.sections))
+    if report.passed and shown:
+        report.outcome, report.longrepr = "failed", f"the output shows: {', '.join(shown)}"
+    return report
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
 
 
 _servers = ExitStack()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a command ask for more than `make check` has time for."""
+    parser.addoption("--histories", type=int, default=60, help="How many histories to make up.")
+    parser.addoption("--fuzz", type=int, default=2500, help="How many hostile inputs to make up.")
+    parser.addoption("--seed", type=int, default=secrets.randbelow(10**6), help="Of the inputs.")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say how to draw the same hostile inputs again."""
+    return f"hostile inputs: --seed {config.getoption('seed')}"
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -143,7 +167,7 @@ def _clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 @pytest.fixture
 def portal() -> SandboxPortal:
     """Lend a sandbox without a rate limit whose calls end at once and so are in the history."""
-    return SandboxPortal(Switches(rate_per_s=0, call_duration_s=0))
+    return SandboxPortal(Switches(secret=canary.SECRET, rate_per_s=0, call_duration_s=0))
 
 
 @pytest.fixture
@@ -258,3 +282,6 @@ def call_consumer(tmp_path: Path) -> Iterator[Callable[..., Command]]:
     for process in started:
         process.kill()
         process.wait()
+    for output in (*tmp_path.glob("command-*.out"), *tmp_path.glob("command-*.err")):
+        # Commands that show requests show their numbers and texts: `canary` has tests of its own.
+        assert canary.seen_in(output.read_bytes(), number=True, text=True) == []

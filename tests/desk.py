@@ -25,7 +25,7 @@ from consumer.recorder import Recorder
 from tests.fakes import FakeCaller, FakePublisher, FakeReconciler, FakeSubscription
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from consumer.decision import Decision
     from consumer.ledger import Entry
@@ -43,6 +43,7 @@ class Desk:
     rules: OwnRules = field(default_factory=OwnRules)
     hours: CallingHours = field(default_factory=CallingHours)
     waiting: int = 0
+    clock: Callable[[], float] = time.monotonic
     controls: LiveControls = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,7 +57,7 @@ class Desk:
         """Return a new process's processor."""
         history: Any = None
         caller: Any = self.caller
-        ages = Ages(lambda: None)
+        ages = Ages(lambda: None, clock=self.clock)
         recovery = Recovery(self.ledger, self.subscription)
         waits = Interruptible()
         reconciler = Reconciler(

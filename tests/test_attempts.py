@@ -332,6 +332,19 @@ async def test_a_dead_letter_that_was_taken_back_is_not_dialled_when_replayed(de
     assert (desk.publisher.last["reason"], desk.publisher.last["replay"]) == ("cancelled", 1)
 
 
+async def test_an_edited_replay_of_what_was_taken_back_ends_the_same_each_time(desk: Desk) -> None:
+    """The worker may be killed after writing down the end, and then gets the message again."""
+    processor = deciding(desk, REFUSED)
+    await processor.process(delivery())
+    await desk.take_back()
+    edited = delivery(replay=1, to_number="+12025550101")
+    await processor.process(edited)
+    await processor.process(replace(edited, redelivered=True))
+
+    assert [desk.publisher.name_of(out) for out in desk.publisher.sent[-2:]] == ["failed"] * 2
+    assert (desk.publisher.last["reason"], desk.publisher.last["replay"]) == ("cancelled", 1)
+
+
 async def test_what_has_started_stays_so(desk: Desk) -> None:
     processor = deciding(desk, STARTED)
     await processor.process(delivery())

@@ -142,21 +142,24 @@ def forbid(draft: Entry, reason: Literal["expired", "blocked"], failure: Failure
     return with_failure(forbidden, failure)
 
 
-def cancel(entry: Entry, replay: int, now: float) -> Entry:
+def cancel(entry: Entry, replay: int, now: float, body_digest: str) -> Entry:
     """Return the entry of a request that ends because it was taken back.
 
     Args:
         entry: As the ledger has it.
         replay: Which replay of it ends so, counting from 0.
         now: Seconds since the epoch.
+        body_digest: Of what this replay asked for, which a person may have edited.
     """
     made = entry.attempt - 1 if entry.state == "delayed" else entry.attempt
+    later = replay > entry.replay
     cancelled = replace(
         entry,
         state="failed",
         reason="cancelled",
-        attempt=made if replay <= entry.replay else 0,
-        replay=max(replay, entry.replay),
+        attempt=0 if later else made,
+        replay=replay if later else entry.replay,
+        body_digest=body_digest if later else entry.body_digest,
         changed_at=now,
         scheduled=None,
         unsure_since=None,

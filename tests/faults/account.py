@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.faults.portal import WatchedPortal, text_of
-from tests.faults.traffic import Event, Traffic
+from tests.faults.traffic import Traffic
+from tests.promises import LOST, TWICE, Call, Copy, Story, broken
 
 
 @dataclass
@@ -34,10 +35,10 @@ def account(
     ids: Sequence[str],
     traffic: Traffic,
     portal: WatchedPortal,
-    copies: Mapping[str, list[str]],
+    copies: Mapping[str, list[Copy]],
     allowed: Mapping[str, int],
 ) -> Row:
-    """Account for *ids*.
+    """Account for *ids* by the rules of `promises`.
 
     Args:
         fault: What was done to the workers.
@@ -48,27 +49,28 @@ def account(
         copies: In which queues each request lay at the end.
         allowed: How many calls a request may lead to, where that is more than one.
     """
-    phoned = portal.phoned()
-    known = defaultdict(set)
+    calls = defaultdict(list)
     for call in portal.calls:
-        known[call.text].add(call.call_id)
-    finals = {request_id: traffic.finals(request_id) for request_id in ids}
-    lost = [i for i in ids if not finals[i] and i not in copies]
-    twice = [i for i in ids if phoned[text_of(i)] > allowed.get(i, 1)]
-    unsure = [i for i in ids if any(event.reason == "unsure" for event in finals[i])]
-    wrong = [f"lost: {lost}"] if lost else []
-    wrong += [f"phoned twice: {twice}"] if twice else []
+        calls[call.text].append(Call(call.placed_at, call.call_id))
+    stories = {
+        request_id: Story(
+            calls=calls[text_of(request_id)],
+            events=traffic.finals(request_id),
+            copies=copies.get(request_id, []),
+            allowed=allowed.get(request_id, 1),
+            causes=frozenset(traffic.causes[request_id]),
+            forbidden=[*traffic.forbidden, *traffic.forbidden_for.get(request_id, [])],
+        )
+        for request_id in ids
+    }
     found = defaultdict(list)
-    dead_letters = traffic.topology.dead_letters.name
-    for request_id in ids:
-        lies_in = copies.get(request_id, [])
-        for text in [
-            *_at_odds(finals[request_id], known[text_of(request_id)]),
-            *_misplaced(finals[request_id], lies_in, dead_letters),
-        ]:
+    for request_id, story in stories.items():
+        for text in broken(story):
             found[text].append(request_id)
-    wrong += [f"{len(those)} {text}: {those[:10]}" for text, those in found.items()]
-    return Row(fault, times, len(ids), len(lost), len(twice), len(unsure), None, wrong)
+    wrong = [f"{len(those)} {text}: {those[:10]}" for text, those in found.items()]
+    lost, twice = len(found[LOST]), len(found[TWICE])
+    unsure = sum("unsure" in story.reasons for story in stories.values())
+    return Row(fault, times, len(ids), lost, twice, unsure, None, wrong)
 
 
 def summed(fault: str, cases: Sequence[object], rows: Sequence[Row]) -> Row:
@@ -86,36 +88,3 @@ def summed(fault: str, cases: Sequence[object], rows: Sequence[Row]) -> Row:
         None,
         wrong,
     )
-
-
-def _at_odds(events: Sequence[Event], call_ids: set[str]) -> list[str]:
-    """Say where events do not match each other, or the calls that were placed."""
-    replays = {event.event_id: event.replay for event in events}
-    wrong = []
-    if len(replays) > len(set(replays.values())):
-        wrong.append("with more than one final event")
-    if len({(event.event_id, event.call_id, event.reason) for event in events}) > len(replays):
-        wrong.append("with an event that was repeated otherwise than it was")
-    started = [event for event in events if event.kind == "call.started"]
-    if started and not call_ids:
-        wrong.append("announced as started, and never phoned")
-    elif {event.call_id for event in started} - call_ids:
-        wrong.append("announced with a call that was not placed for it")
-    return wrong
-
-
-def _misplaced(events: Sequence[Event], copies: list[str], dead_letters: str) -> list[str]:
-    """Say where the copies in the queues do not match the events."""
-    dead = copies.count(dead_letters)
-    if not events:
-        return [f"still open, in {sorted(set(copies))}"] if copies else []
-    started = any(event.kind == "call.started" for event in events)
-    wrong = []
-    if started and dead:
-        wrong.append("started, and a dead letter too")
-    taken_back = any(event.reason == "cancelled" for event in events)
-    if not started and not dead and not taken_back:
-        wrong.append("failed, and no dead letter")
-    if len(copies) > dead:
-        wrong.append(f"settled, and still in {sorted(set(copies))}")
-    return wrong

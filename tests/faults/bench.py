@@ -13,12 +13,14 @@ from itertools import count
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from tests import canary
 from tests.faults.account import Row, account
 from tests.faults.launcher import CANCELLED, SLOW_PUBLISH, Point
 from tests.faults.life import NEVER, Worker, until
 from tests.faults.portal import CALL_S, DIAL, WatchedPortal
 from tests.faults.proxy import Proxy
 from tests.faults.traffic import CONCURRENCY, DELAYS_S, Traffic
+from tests.promises import Copy
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 2
@@ -57,8 +59,8 @@ class Bench(Traffic):
     workers: list[Worker] = field(default_factory=list)
     allowed: Counter[str] = field(default_factory=Counter)
     """How many calls a request may lead to, where that is more than one: a person asked for it."""
-    copies: dict[str, list[str]] = field(default_factory=dict)
-    """In which queues each request lay at the end."""
+    copies: dict[str, list[Copy]] = field(default_factory=dict)
+    """Which copies of each request lay in the queues at the end."""
     wrong: list[str] = field(default_factory=list)
     _lives: Iterator[int] = field(default_factory=count)
 
@@ -188,6 +190,8 @@ class Bench(Traffic):
             for event in ("worker.bug", CANCELLED, SLOW_PUBLISH):
                 if any(line.get("event") == event for line in worker.lines()):
                     self.wrong.append(f"{event} in {worker.log}")
+            if shown := canary.seen_in(worker.log.read_bytes()):
+                self.wrong.append(f"{', '.join(shown)} in {worker.log}")
 
     def row(
         self,

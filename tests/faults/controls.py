@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+import time
 from asyncio.subprocess import DEVNULL
 
 from tests.faults.account import Row
@@ -65,12 +66,13 @@ async def paused_under_load(stage: Stage) -> list[Row]:
         ids = await bench.publish(requests)
         await bench.told_of(20)
         await _command(bench, "pause", "--reason", "a trial")
-        phoned = len(bench.portal.calls)
+        phoned, paused_at = len(bench.portal.calls), time.time()
         for _ in range(kills):
             next(worker for worker in bench.workers if worker.runs).send(signal.SIGKILL)
             await bench.start(settings={"rate_per_s": 20})
             await asyncio.sleep(3)
         more = len(bench.portal.calls) - phoned
+        bench.forbidden.append((paused_at, time.time()))
         await _command(bench, "resume")
         await bench.told(ids)
         await bench.settled()

@@ -14,6 +14,7 @@ import asyncpg
 from tests.faults.account import Row
 from tests.faults.bench import Bench
 from tests.faults.outages import outage
+from tests.faults.portal import text_of
 from tests.faults.stage import Stage
 from tests.faults.traffic import CONCURRENCY
 
@@ -119,7 +120,7 @@ def _unclaimed(bench: Bench) -> list[str]:
     """Return the calls of which the ledger knows nothing."""
     with contextlib.closing(sqlite3.connect(bench.ledger_file)) as other:
         claimed = {row[0] for row in other.execute("SELECT request_id FROM calls")}
-    called = {call.text.removeprefix("Request ").removesuffix(".") for call in bench.portal.calls}
+    called = {i for i in bench.ids if bench.portal.phoned()[text_of(i)]}
     return [f"called without a claim: {called - claimed}"] if called - claimed else []
 
 

@@ -14,6 +14,7 @@ import uvicorn
 from consumer.sandbox import NUMBERS, Answer, Number, SandboxPortal, Switches, create_app
 from consumer.sandbox.replies import Reply
 from consumer.sandbox.request import RestRequest
+from tests.canary import SECRET, TEXT
 
 CALL_S = 1.0
 DIAL = "voximplant.infocall.startwithtext"
@@ -35,7 +36,7 @@ def answer_from_now_on(number: str, answer: Answer) -> None:
 
 def text_of(request_id: str) -> str:
     """Return what the request has spoken: it tells calls apart."""
-    return f"Request {request_id}."
+    return f"{TEXT} Request {request_id}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,9 @@ class WatchedPortal(SandboxPortal):
 
     def __init__(self) -> None:
         super().__init__(
-            Switches(rate_per_s=0, call_duration_s=CALL_S, operating_s=0.001, hold_s=10)
+            Switches(
+                secret=SECRET, rate_per_s=0, call_duration_s=CALL_S, operating_s=0.001, hold_s=10
+            )
         )
         self.asked: list[Asked] = []
         self.pages: list[Reply] = []

@@ -58,5 +58,4 @@ async def _refused(stage: Stage, answers: Sequence[str]) -> tuple[Row, int]:
 
 
 def _dead_letters(bench: Bench) -> int:
-    dead = bench.topology.dead_letters.name
-    return sum(dead in queues for queues in bench.copies.values())
+    return sum(any(copy.dead for copy in copies) for copies in bench.copies.values())

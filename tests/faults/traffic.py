@@ -17,12 +17,13 @@ from aio_pika.exceptions import AMQPError
 from consumer.rabbitmq.topology import Topology, build_topology
 from tests.faults.life import NEVER, POLL_S, WAIT_S, until
 from tests.faults.portal import text_of
+from tests.promises import CAUSES, Copy, Event
 
 DELAYS_S = (1, 2, 5)
 CONCURRENCY = 10
 BROKEN = (AMQPError, OSError, RuntimeError, TimeoutError)
 TRY_S = 5.0
-NO_FIELDS: Mapping[str, str] = MappingProxyType({})
+NO_FIELDS: Mapping[str, object] = MappingProxyType({})
 
 
 class Node(Protocol):
@@ -36,26 +37,22 @@ class Node(Protocol):
         """Run rabbitmqctl, and return what it printed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An event as the listener got it; *at* is in Unix seconds."""
-
-    at: float
-    kind: str
-    event_id: str
-    replay: int
-    reason: str | None
-    call_id: str | None
-    confirmed_by: str | None
-
-
 @dataclass(kw_only=True)
 class Traffic:
-    """Requests in, events out, through queues of its own."""
+    """Requests in, events out, through queues of its own.
+
+    Attributes:
+        causes: What gave cause for an end that needs one, by request.
+        forbidden: From when to when nobody was to be phoned, in Unix seconds.
+        forbidden_for: The same for single requests.
+    """
 
     node: Node
     name: str
     ids: list[str] = field(default_factory=list)
+    causes: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    forbidden: list[tuple[float, float]] = field(default_factory=list)
+    forbidden_for: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     events: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
 
     @property
@@ -65,7 +62,7 @@ class Traffic:
     # In.
 
     async def publish(
-        self, number: int = 1, prefix: str = "r", *, to: str | None = None, **fields: str
+        self, number: int = 1, prefix: str = "r", *, to: str | None = None, **fields: object
     ) -> list[str]:
         """Publish requests, each to a number of its own unless *to* is said; return their ids."""
         bodies = self._requests(number, prefix, to, fields)
@@ -84,20 +81,26 @@ class Traffic:
                 await asyncio.sleep(POLL_S)
 
     def _requests(
-        self, number: int, prefix: str, to: str | None = None, fields: Mapping[str, str] = NO_FIELDS
+        self,
+        number: int,
+        prefix: str,
+        to: str | None = None,
+        fields: Mapping[str, object] = NO_FIELDS,
     ) -> dict[str, bytes]:
         """Write requests, and note them; return their bodies by id."""
         first = len(self.ids)
         bodies = {
             f"{prefix}-{first + n}": {
                 "request_id": f"{prefix}-{first + n}",
-                "to_number": to or f"+1202556{first + n:04}",
+                "to_number": to or f"+1202556{(first + n) % 10_000:04}",
                 "text_to_pronounce": text_of(f"{prefix}-{first + n}"),
                 **fields,
             }
             for n in range(number)
         }
         self.ids += bodies
+        if "expires_at" in fields:
+            self.note_cause("expired", bodies)
         return {request_id: json.dumps(body).encode() for request_id, body in bodies.items()}
 
     async def publish_bodies(
@@ -114,8 +117,15 @@ class Traffic:
 
     async def cancel(self, ids: Iterable[str]) -> None:
         """Take requests back, as an upstream system does."""
+        ids = list(ids)
+        self.note_cause("cancelled", ids)
         bodies = [json.dumps({"request_id": request_id}).encode() for request_id in ids]
         await self.publish_bodies(bodies, "call.cancel")
+
+    def note_cause(self, reason: str, ids: Iterable[str]) -> None:
+        """Note that requests may end for *reason* from now on."""
+        for request_id in ids:
+            self.causes[request_id].add(CAUSES[reason])
 
     async def replay_all(self) -> None:
         """Send every dead letter back, as the contract has it (section 7) and a person wants it."""
@@ -245,8 +255,8 @@ class Traffic:
             await asyncio.sleep(POLL_S)
         return False
 
-    async def take_all(self) -> dict[str, list[str]]:
-        """Empty the queues; return in which of them each request lay."""
+    async def take_all(self) -> dict[str, list[Copy]]:
+        """Empty the queues; return the copies of each request that lay in them."""
         copies = defaultdict(list)
         async with await aio_pika.connect(self.node.url, timeout=WAIT_S) as connection:
             channel = await connection.channel()
@@ -258,6 +268,12 @@ class Traffic:
                 with suppress(TimeoutError):
                     while True:
                         message = await asyncio.wait_for(bodies.get(), 3 * POLL_S)
-                        copies[json.loads(message.body)["request_id"]].append(name)
+                        replay = message.headers.get("x-replay")
+                        copy = Copy(
+                            name,
+                            replay if isinstance(replay, int) else 0,
+                            dead=name == self.topology.dead_letters.name,
+                        )
+                        copies[json.loads(message.body)["request_id"]].append(copy)
                 await queue.cancel(tag)
         return dict(copies)
