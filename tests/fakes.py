@@ -11,6 +11,7 @@ from consumer.caller import GivenBack, Turn
 from consumer.delivery import Delivery, MessageHeaders
 from consumer.ledger import Entry
 from consumer.messages import Defaults, read_json, read_request
+from tests.canary import TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ def delivery(
     **fields: object,
 ) -> Delivery:
     """Make a delivery as it is read from a message."""
-    whole = {"request_id": request_id, "to_number": NUMBER, "text_to_pronounce": "Hello."} | fields
+    whole = {"request_id": request_id, "to_number": NUMBER, "text_to_pronounce": TEXT} | fields
     body = json.dumps(whole).encode()
     headers = MessageHeaders(
         replay=replay,

@@ -17,6 +17,7 @@ import pytest
 
 from consumer.events import event_id
 from consumer.messages import Invalid, read_json
+from tests.canary import TEXT
 
 if TYPE_CHECKING:
     from consumer.sandbox import SandboxPortal
@@ -74,7 +75,7 @@ async def test_a_started_call_is_announced_as_the_contract_has_it(
 
     derived = event_id(request_id, 0, "call.started")
     (call,) = portal.calls
-    assert (call.to_number, call.text, call.voice) == (WORKS, "Hello.", "ukenglishmale")
+    assert (call.to_number, call.text, call.voice) == (WORKS, TEXT, "ukenglishmale")
     assert event.fields == {
         "event_id": derived,
         "request_id": request_id,
@@ -353,7 +354,7 @@ async def test_an_id_used_for_something_else_is_invalid_and_changes_nothing(
     assert [(e["reason"], e["code"]) for e in failed] == [("invalid", "request_id_reused")]
     assert one_of(started)["request_id"] == request_id
     assert letter["text_to_pronounce"] == "Something else."
-    assert [call.text for call in portal.calls] == ["Hello."]
+    assert [call.text for call in portal.calls] == [TEXT]
 
 
 async def test_a_mended_request_may_come_under_the_same_id(

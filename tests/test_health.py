@@ -20,6 +20,7 @@ from consumer.health import EVERYWHERE, LOOPBACK, listen
 from consumer.housekeeping import NoConsumer
 from consumer.messages import STARTED
 from consumer.sandbox import SandboxPortal
+from tests.canary import SECRET
 from tests.links import Link
 from tests.workbench import Bench
 
@@ -241,7 +242,7 @@ async def test_the_metrics_count_what_happened_and_name_nobody(
         "call_consumer_paused",
         "call_consumer_ledger_seconds",
     }
-    for secret in ("2025550107", "canary", "sandbox-not-a-secret"):
+    for secret in ("2025550107", "canary", SECRET):
         assert secret not in text
 
 

@@ -16,6 +16,7 @@ from consumer.delivery import Unreadable
 from consumer.limits.circuit_breaker import CircuitBreaker
 from consumer.messages import Defaults
 from consumer.worker import Worker
+from tests.canary import TEXT
 from tests.fakes import NUMBER, FakeSubscription
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class FakeMessage:
 
 
 def message(request_id: str = "r-1", **changes: Any) -> Any:  # noqa: ANN401
-    body = {"request_id": request_id, "to_number": NUMBER, "text_to_pronounce": "Hello."}
+    body = {"request_id": request_id, "to_number": NUMBER, "text_to_pronounce": TEXT}
     return FakeMessage(FakeRaw(json.dumps(body).encode(), **changes))
 
 

@@ -15,6 +15,7 @@ from consumer.app import App
 from consumer.messages import COMPLETED, REQUESTED
 from consumer.rabbitmq.topology import topology_of
 from consumer.settings import Settings
+from tests.canary import TEXT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -112,7 +113,7 @@ class Bench:
 
     @staticmethod
     def request(number: str = "+12025550100", **fields: object) -> dict[str, object]:
-        needed = {"request_id": str(uuid4()), "to_number": number, "text_to_pronounce": "Hello."}
+        needed = {"request_id": str(uuid4()), "to_number": number, "text_to_pronounce": TEXT}
         return needed | fields
 
     async def until(self, holds: Callable[[], bool]) -> None:

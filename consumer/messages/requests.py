@@ -177,6 +177,11 @@ def readable_id(fields: object) -> str | None:
     return None
 
 
+def looks_like_a_name(field: str) -> bool:
+    """Tell whether the name of an unknown field may be shown: it may be a text or a number."""
+    return re.fullmatch(r"[A-Za-z_][A-Za-z_-]{0,39}", field) is not None
+
+
 PLAIN_WORDS = {
     "missing": "is missing",
     "string_too_long": "is too long",
@@ -195,7 +200,7 @@ def describe(error: ValidationError, fields: Mapping[str, Any], message: str) ->
     for problem in error.errors(include_input=False, include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else "body"
         # An unknown field's name is upstream's own text: shown only if it looks like a name.
-        field = name if re.fullmatch(r"[A-Za-z_][A-Za-z_-]{0,39}", name) else "a field"
+        field = name if looks_like_a_name(name) else "a field"
         if problem["type"] == "string_pattern_mismatch":
             found.append(f"{field}: {mismatch(field, fields[name])}")
         else:

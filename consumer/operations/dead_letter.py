@@ -14,6 +14,7 @@ from consumer.bitrix24.lookup import advice_for
 from consumer.messages import (
     MAX_BODY_BYTES,
     CallRequested,
+    looks_like_a_name,
     read_json,
     read_moment,
     readable_id,
@@ -104,7 +105,10 @@ class DeadLetter:
 
     def _request(self, *, unmask: bool) -> Mapping[str, object]:
         """Return the request's fields, as far as they may be seen."""
-        return {k: v if unmask else _shown(k, v) for k, v in self.fields.items()}
+        if unmask:
+            return self.fields
+        shown = {k: _shown(k, v) for k, v in self.fields.items()}
+        return {k if looks_like_a_name(k) else "…": v for k, v in shown.items()}
 
     @property
     def _own(self) -> dict[str, object]:

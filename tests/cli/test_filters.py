@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from consumer.cli.main import main
 from consumer.messages import rfc3339
+from tests.canary import TEXT
 from tests.workbench import Bench
 
 NUMBER = "+12025550101"
@@ -194,7 +195,7 @@ async def test_a_table_for_a_spreadsheet_has_the_names_of_json(bench: Bench) -> 
     assert row["urgent"] == "true"
     assert (row["from_line"], row["metadata"], row["voice"]) == ("reg1", "…", "")
     (unmasked,) = rows(whole)
-    assert (unmasked["to_number"], unmasked["text_to_pronounce"]) == (f"'{NUMBER}", "Hello.")
+    assert (unmasked["to_number"], unmasked["text_to_pronounce"]) == (f"'{NUMBER}", TEXT)
     assert json.loads(unmasked["metadata"]) == {"campaign": "42"}
 
 

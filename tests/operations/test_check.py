@@ -15,6 +15,7 @@ from consumer.operations.check import check
 from consumer.operations.finding import Finding
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal
+from tests.canary import SECRET
 from tests.commands import Command
 from tests.workbench import WITHIN_S, Bench
 
@@ -224,7 +225,7 @@ async def test_the_command_exits_1_if_something_is_wrong_and_shows_no_secret(
 
     assert command.code == 1
     assert '"item": "portal", "state": "wrong"' in command.stdout.read_text()
-    assert "sandbox-not-a-secret" not in command.stdout.read_text() + command.stderr.read_text()
+    assert SECRET not in command.stdout.read_text() + command.stderr.read_text()
 
 
 async def test_a_pause_is_said_with_its_reason(

@@ -23,6 +23,7 @@ from consumer.rabbitmq.browser import DeliveriesReturned, QueueBusy, browse
 from consumer.rabbitmq.losses import BrokerUnavailable
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal
+from tests.canary import TEXT
 from tests.commands import Command
 from tests.ledger.test_completions import ANSWERED
 from tests.links import Link
@@ -218,7 +219,7 @@ async def test_two_operators_at_once_dial_each_request_once(
     async with bench.running():
         await bench.until(lambda: {e["request_id"] for e in bench.heard if e["replay"]} == set(ids))
 
-    assert sorted(call.text for call in portal.calls) == ["Hello."] * 20
+    assert sorted(call.text for call in portal.calls) == [TEXT] * 20
     assert await letters(bench) == []
 
 
