@@ -123,21 +123,59 @@ class PrivateCluster:
     def _data(self) -> str:
         return str(self._folder / "data")
 
+    @property
+    def _replica(self) -> str:
+        return str(self._folder / "replica")
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        self._launch(self._data, self._port)
+
+    def _launch(self, data: str, port: int) -> None:
         options = (
-            f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
+            f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
             " -c fsync=off -c max_connections=200"  # it outlives its own crash, not the machine's
         )
         log = str(self._folder / "log")
-        self._run("pg_ctl", "--pgdata", self._data, "-o", options, "-l", log, "-w", "start")
+        self._run("pg_ctl", "--pgdata", data, "-o", options, "-l", log, "-w", "start")
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop it: ``immediate`` as a crash would, ``fast`` in order."""
         self._run("pg_ctl", "--pgdata", self._data, "-m", mode, "-w", "stop")
 
+    def add_replica(self) -> None:
+        """Start a replica that has each commit before its client hears of it.
+
+        Source: https://www.postgresql.org/docs/15/warm-standby.html#SYNCHRONOUS-REPLICATION
+        """
+        (self._replica_port,) = free_ports(1)
+        source = f"host=127.0.0.1 port={self._port} user=tester password=tester"
+        self._run(
+            "pg_basebackup",
+            *("--pgdata", self._replica, "--dbname", source, "--wal-method=stream"),
+            *("--checkpoint=fast", "--write-recovery-conf", "--no-sync"),
+        )
+        self._launch(self._replica, self._replica_port)
+        self._ask("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self._ask("SELECT pg_reload_conf()")
+
+    def fail_over(self) -> None:
+        """Lose the primary with its data, and promote the replica, which gets its address."""
+        self.stop()
+        self._run("pg_ctl", "--pgdata", self._replica, "-w", "promote")
+        self._run("pg_ctl", "--pgdata", self._replica, "-m", "fast", "-w", "stop")
+        shutil.rmtree(self._data)
+        Path(self._replica).rename(self._data)
+        self.start()
+
+    def _ask(self, statement: str) -> None:
+        self._run("psql", "--dbname", self.url, "--quiet", "--command", statement)
+
     def close(self) -> None:
-        """Stop it if it runs, and remove it."""
+        """Stop it if it runs, and remove it, its replica too."""
+        if Path(self._replica).exists():
+            with suppress(NoPostgres):
+                self._run("pg_ctl", "--pgdata", self._replica, "-m", "immediate", "-w", "stop")
         with suppress(NoPostgres):
             self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -28,6 +29,7 @@ from tests.faults import (
     controls,
     deaths,
     doubts,
+    full,
     histories,
     ledgers,
     nodes,
@@ -93,6 +95,7 @@ BUSY = {
 """They start a process a second, and what they measure is how soon one is back."""
 BUSY_JOBS = 2
 LONGEST_S = 1500
+SEED = 4
 HEADS = ("fault", "ledger", "times", "requests", "lost", "phoned twice", "unsure", "recovery s")
 WORDS = 2
 """So many columns are no numbers."""
@@ -136,34 +139,86 @@ NOT_IN_THE_SLICE: set[Part] = {
 @click.option("--only", help="Only the scenarios with this in their name, on each ledger.")
 @click.option("--store", type=click.Choice(["sqlite", "postgres"]), help="Only on this ledger.")
 @click.option("--jobs", default=3, show_default=True, help="How many scenarios at once.")
-@click.option("--seed", default=4, show_default=True, help="Of all that is random.")
+@click.option("--seed", type=int, help="Of all that is random; 4, and with --full any.")
+@click.option("--full", "at_once", is_flag=True, help="All faults at once, at scale: hours.")
+@click.option("--share", default=1.0, show_default=True, help="Which part of --full.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="faults-full.json",
+    show_default=True,
+    help="Where --full keeps how far it is: it goes on from there.",
+)
 @click.option("--list", "listing", is_flag=True, help="Print the scenarios' names.")
-def main(
-    only: str | None, store: str | None, jobs: int, seed: int, *, in_slice: bool, listing: bool
+def main(  # one for each option
+    only: str | None,
+    store: str | None,
+    jobs: int,
+    seed: int | None,
+    share: float,
+    state: Path,
+    *,
+    in_slice: bool,
+    at_once: bool,
+    listing: bool,
 ) -> None:
     """Run the fault suite and print its table."""
+    if at_once:
+        _at_once(store, seed, share, state)
     parts = _parts(only, store, in_slice=in_slice)
     if listing:
         click.echo("\n".join(map(_title, parts)))
         return
     if not parts:
         raise click.UsageError("no scenario is like that: --list shows them")
+    begun = time.monotonic()
+    on_postgres = any(store == "PostgreSQL" for _, store in parts)
+    folder = _prepare(on_postgres=on_postgres)
+    with ExitStack() as stack:
+        node = stack.enter_context(PrivateNode())
+        cluster = stack.enter_context(postgres.PrivateCluster()) if on_postgres else None
+        seed = SEED if seed is None else seed
+        stage = Stage(node, cluster, full=not in_slice, seed=seed, folder=folder)
+        rows = asyncio.run(_play(stage, parts, jobs))
+    _tell(rows, begun)
+
+
+def _prepare(*, on_postgres: bool) -> Path:
+    """See that the servers are there, and return a folder for all that is written."""
     for name in ("aio_pika", "aiormq"):  # they log each link that we break
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     # A CI that loses patience must not leave brokers behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     click.echo(f"logs and ledgers: {folder}", err=True)
-    begun = time.monotonic()
-    on_postgres = any(store == "PostgreSQL" for _, store in parts)
     _need("rabbitmq-server", devbroker.find_server)
     if on_postgres:
         _need("postgresql", postgres.find_server)
-    with ExitStack() as stack:
-        node = stack.enter_context(PrivateNode())
-        cluster = stack.enter_context(postgres.PrivateCluster()) if on_postgres else None
-        stage = Stage(node, cluster, full=not in_slice, seed=seed, folder=folder)
-        rows = asyncio.run(_play(stage, parts, jobs))
+    return folder
+
+
+def _at_once(store: str | None, seed: int | None, share: float, state: Path) -> NoReturn:
+    """Play the legs that are left, and print the table of all."""
+    begun, stores = time.monotonic(), _stores(store)
+    try:
+        standing = full.Standing.read(state, seed)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    click.echo(f"seed {standing.seed}; {len(standing.legs)} legs are played: {state}", err=True)
+    folder = _prepare(on_postgres="PostgreSQL" in stores)
+    with PrivateNode() as node:
+        stage = Stage(node, None, full=True, seed=standing.seed, folder=folder)
+        for number in range(1, max(1, round(full.LEGS * share)) + 1):
+            for its in stores:
+                title = f"leg {number} ({its})"
+                if title not in standing.legs:
+                    rows = asyncio.run(_guarded(title, its, full.play(stage.on(its), number)))
+                    standing.note(title, rows)
+    click.echo(f"seed {standing.seed}, {len(standing.legs)} legs")
+    _tell(standing.rows(), begun)
+
+
+def _tell(rows: list[Row], begun: float) -> NoReturn:
     click.echo(table(rows))
     wrong = [(f"{row.fault} ({row.store})", text) for row in rows for text in row.wrong]
     for fault, text in wrong:
@@ -184,7 +239,7 @@ def _need(package: str, find: Callable[[], object]) -> None:
 
 
 def _parts(only: str | None, store: str | None, *, in_slice: bool) -> list[Part]:
-    wanted = EITHER if store is None else FILE if store == "sqlite" else SERVER
+    wanted = _stores(store)
     return [
         (scenario, its)
         for scenario, stores in SCENARIOS.items()
@@ -193,6 +248,10 @@ def _parts(only: str | None, store: str | None, *, in_slice: bool) -> list[Part]
         and (only is None or only in _name(scenario))
         and not (in_slice and only is None and (scenario, its) in NOT_IN_THE_SLICE)
     ]
+
+
+def _stores(store: str | None) -> tuple[Store, ...]:
+    return EITHER if store is None else FILE if store == "sqlite" else SERVER
 
 
 def _title(part: Part) -> str:
@@ -207,17 +266,7 @@ async def _play(stage: Stage, parts: list[Part], jobs: int) -> list[Row]:
     async def play(part: Part, places: asyncio.Semaphore) -> list[Row]:
         scenario, store = part
         async with places:
-            begun = time.monotonic()
-            try:
-                async with asyncio.timeout(LONGEST_S):
-                    rows = await scenario(stage.on(store))
-            except Exception as error:  # noqa: BLE001  # the other scenarios go on
-                wrong = "".join(traceback.format_exception(error))[-1000:]
-                rows = [Row(_name(scenario), 0, wrong=[wrong])]
-            verdict = "WRONG" if any(row.wrong for row in rows) else "good"
-            took_s = time.monotonic() - begun
-            click.echo(f"{verdict} after {took_s:.0f} s: {_title(part)}", err=True)
-            return [replace(row, store=store) for row in rows]
+            return await _guarded(_title(part), store, scenario(stage.on(store)))
 
     rows: dict[Part, list[Row]] = {}
     for busy, at_once in ((True, min(jobs, BUSY_JOBS)), (False, jobs)):
@@ -226,6 +275,20 @@ async def _play(stage: Stage, parts: list[Part], jobs: int) -> list[Row]:
         played = await asyncio.gather(*(play(part, places) for part in together))
         rows |= dict(zip(together, played, strict=True))
     return [row for part in parts for row in rows[part]]
+
+
+async def _guarded(title: str, store: Store, scenario: Awaitable[list[Row]]) -> list[Row]:
+    """Play a scenario; whatever goes wrong with it, the others go on."""
+    begun = time.monotonic()
+    try:
+        async with asyncio.timeout(LONGEST_S):
+            rows = await scenario
+    except Exception as error:  # noqa: BLE001  # the other scenarios go on
+        wrong = "".join(traceback.format_exception(error))[-1000:]
+        rows = [Row(title.rpartition(" (")[0], 0, wrong=[wrong])]
+    verdict = "WRONG" if any(row.wrong for row in rows) else "good"
+    click.echo(f"{verdict} after {time.monotonic() - begun:.0f} s: {title}", err=True)
+    return [replace(row, store=store) for row in rows]
 
 
 def table(rows: list[Row]) -> str:

@@ -74,7 +74,7 @@ async def _set(stage: Stage, step: Step) -> Row:
         clock = bench.folder / "clock"
         flags = ("--wall-clock", str(clock))
         settings = {"history_lag_s": LAG_S}
-        _write(clock, 0)
+        set_clock(clock, 0)
         worker = await bench.start_trusted(settings, flags)
         bench.portal.patch({"call_duration_s": RINGS_S})
         rang, silent = await lose_answers(bench, ["reset"])
@@ -83,7 +83,7 @@ async def _set(stage: Stage, step: Step) -> Row:
         if step.restart:
             await worker.terminated()
         begun = time.monotonic()
-        _write(clock, step.by_s)
+        set_clock(clock, step.by_s)
         if step.restart:
             await bench.start(settings=settings, flags=flags)
         await bench.told(bench.ids, 60)
@@ -95,8 +95,8 @@ async def _set(stage: Stage, step: Step) -> Row:
         return bench.row("", 1, settled_s, bar_s=SETTLED_WITHIN_S)
 
 
-def _write(clock: Path, ahead_s: int) -> None:
-    """Set the clock at once: who reads it in between must not find half a number."""
+def set_clock(clock: Path, ahead_s: int) -> None:
+    """Set a worker's clock at once: who reads it in between must not find half a number."""
     new = clock.with_suffix(".new")
     new.write_text(str(ahead_s))
     new.replace(clock)

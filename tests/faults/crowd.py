@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from signal import SIGKILL
 
 from tests.faults.bench import Bench, Host
@@ -30,13 +31,22 @@ class Slot:
     """Keeps one worker running on a host.
 
     Attributes:
+        clock: The file by which its worker's wall clock can be set, if it can.
         spared: Whether it is not to be killed just now.
     """
 
-    def __init__(self, bench: Bench, host: Host | None, settings: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        host: Host | None,
+        settings: Mapping[str, float],
+        clock: Path | None = None,
+    ) -> None:
         self._bench = bench
         self._host = host
         self._settings = settings
+        self._flags = ("--wall-clock", str(clock)) if clock else ()
+        self.clock = clock
         self.worker: Worker | None = None
         self.spared = False
 
@@ -46,7 +56,9 @@ class Slot:
 
     async def keep(self) -> None:
         while True:
-            self.worker = await self._bench.start(on=self._host, settings=self._settings)
+            self.worker = await self._bench.start(
+                on=self._host, settings=self._settings, flags=self._flags
+            )
             await self.worker.process.wait()
 
     @property
@@ -140,14 +152,21 @@ async def crowd_of(
     *,
     hosts: int = 0,
     heartbeat_s: int | None = None,
+    clocks: bool = False,
 ) -> AsyncIterator[Crowd]:
-    """Keep three replicas running: on so many *hosts* of their own, or all at home."""
+    """Keep three replicas running: on so many *hosts* of their own, or all at home.
+
+    With *clocks* each has a clock that can be set.
+    """
     async with AsyncExitStack() as stack:
         own: list[Host | None] = [
             await stack.enter_async_context(bench.host(late=True, heartbeat_s=heartbeat_s))
             for _ in range(hosts)
         ]
-        slots = [Slot(bench, host, settings) for host in own or [None] * 3]
+        slots = [
+            Slot(bench, host, settings, _clock(bench, n) if clocks else None)
+            for n, host in enumerate(own or [None] * 3)
+        ]
         keeping = [asyncio.create_task(slot.keep()) for slot in slots]
         try:
             yield Crowd(bench, slots)
@@ -156,3 +175,10 @@ async def crowd_of(
                 task.cancel()
             await asyncio.gather(*keeping, return_exceptions=True)
             await bench.stop_all()
+
+
+def _clock(bench: Bench, number: int) -> Path:
+    """Make the file that sets a worker's clock; it is right at first."""
+    clock = bench.folder / f"clock-{number}"
+    clock.write_text("0")
+    return clock

@@ -19,6 +19,7 @@ import aio_pika
 import aiohttp
 import click
 
+from consumer.app import App
 from consumer.bitrix24.portal import PLACE, Portal
 from consumer.cli import main as cli
 from consumer.decision import Outcome
@@ -42,6 +43,7 @@ CANCELLED = "fault.call_cancelled"
 TRAPPED = "fault.trapped"
 DIALS = "fault.dials"
 SLOW_PUBLISH = "fault.slow_publish"
+TASKS = "fault.tasks"
 GRACE_S = 2.5
 """A publish that fails closes its connection, which may take a second, on a busy machine."""
 
@@ -155,6 +157,25 @@ def slow_down_ledger(delay_s: float) -> None:
     Ledger.get = slow  # type: ignore[method-assign]
 
 
+def report_tasks() -> None:
+    """Say once a second how many tasks there are."""
+    run = App.run
+
+    async def tell() -> None:
+        while True:
+            report(TASKS, number=len(asyncio.all_tasks()))
+            await asyncio.sleep(1)
+
+    async def watched(self: App, wait_s: float = math.inf) -> None:
+        telling = asyncio.create_task(tell())
+        try:
+            await run(self, wait_s)
+        finally:
+            telling.cancel()
+
+    App.run = watched  # type: ignore[method-assign]
+
+
 def set_wall_clock(by: Path) -> None:
     """Let this process's wall clock be ahead by so many seconds as the file *by* says now."""
     right = time.time
@@ -173,6 +194,7 @@ def report(event: str, **fields: float | str | None) -> None:
 @click.option("--signal", "name", default="SIGKILL", help="What to send this process there.")
 @click.option("--slow-ledger", "ledger_s", default=0.0, help="Seconds to read one entry.")
 @click.option("--wall-clock", type=Path, help="A file that says how far it is ahead, in seconds.")
+@click.option("--report-tasks", "tells_tasks", is_flag=True, help="Say how many tasks there are.")
 @click.option("--probe-after", "probe_s", type=float, help="The breaker's first wait, in seconds.")
 def main(  # one for each fault
     point: str | None,
@@ -181,10 +203,14 @@ def main(  # one for each fault
     ledger_s: float,
     wall_clock: Path | None,
     probe_s: float | None,
+    *,
+    tells_tasks: bool,
 ) -> None:
     """Run the worker, and send it a signal at a named point."""
     if ledger_s:
         slow_down_ledger(ledger_s)
+    if tells_tasks:
+        report_tasks()
     if wall_clock is not None:
         set_wall_clock(wall_clock)
     if probe_s is not None:

@@ -31,10 +31,10 @@ class Stage:
         node: The broker they share.
         cluster: The PostgreSQL they share, where one is wanted.
         full: Whether each fault comes as often and lasts as long as the promise says.
-        seed: Of all that is random.
         folder: For ledgers and logs.
 
     Attributes:
+        seed: Of all that is random.
         store: Where ledgers are kept.
     """
 
@@ -52,7 +52,7 @@ class Stage:
         self.node = node
         self.full = full
         self._cluster = cluster
-        self._seed = seed
+        self.seed = seed
         self._folder = folder
         self._count = count(1)
 
@@ -96,7 +96,7 @@ class Stage:
                     await stack.enter_async_context(Proxy(port_of(node.url))),
                     await stack.enter_async_context(its_ledger) if its_ledger else None,
                 ),
-                rng=random.Random(self._seed),  # noqa: S311  # to be repeated, not to be secret
+                rng=random.Random(self.seed),  # noqa: S311  # to be repeated, not to be secret
             )
             await declare(node.url, bench.topology)
             listening = asyncio.create_task(bench.listen())
