@@ -11,6 +11,7 @@ from consumer.delivery import MessageHeaders
 from consumer.ledger import Entry
 from consumer.ledger.changes import about_to_dial, apply_decision, in_doubt, reopened
 from consumer.steps import (
+    Cancelled,
     Due,
     Duplicate,
     IdConflict,
@@ -156,6 +157,25 @@ def test_redialling_is_for_a_higher_replay_of_a_closed_request(
     headers = replace(case.headers(), redial=True)
 
     assert isinstance(next_step(case.known(), headers, "digest"), step)
+
+
+TAKEN_BACK: dict[str, tuple[str, float | None, Step]] = {
+    "failed": ("failed", None, Cancelled()),
+    "failed, in doubt": ("failed", NOW - 200, Replayed()),
+    "started": ("started", None, Duplicate(asked_again=True)),
+}
+
+
+@pytest.mark.parametrize(("state", "unsure_since", "step"), TAKEN_BACK.values(), ids=TAKEN_BACK)
+def test_a_replay_of_what_was_taken_back_dials_nothing(
+    state: str, unsure_since: float | None, step: Step
+) -> None:
+    case = Case(state, "higher", "same", "other", "late")
+    known = case.known()
+    entry = replace(known.entry, cancelled_at=NOW - 1, unsure_since=unsure_since)
+    headers = replace(case.headers(), redial=True)
+
+    assert next_step(replace(known, entry=entry), headers, "digest") == step
 
 
 # Seconds since the change, certain ones; the wall clock's; how long it waits yet.

@@ -68,3 +68,5 @@ def test_a_body_that_cannot_be_read_is_refused(body: bytes, code: str) -> None:
 
     assert isinstance(verdict, Invalid)
     assert verdict.code == code
+    if code == "not_an_object":
+        assert verdict.description == "the body is JSON but not an object"
