@@ -19,7 +19,7 @@ DOCUMENTS = [
     file
     for pattern in ("*.md", "*/README.md", "*/*/README.md")
     for file in ROOT.glob(pattern)
-    if not file.relative_to(ROOT).parts[0].startswith(".")
+    if not file.relative_to(ROOT).parts[0].startswith((".", "mutants"))
 ]
 
 NAMING_SECTIONS = [
