@@ -68,13 +68,13 @@ The rooms, each for one thing outside, or one kind of work:
                     call, when and whom, and when not at all
     tracing/        spans, pipeline: traces by OpenTelemetry, and nothing where they are off
     operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, controls, check,
-                    check_broker, check_policies, check_work, check_ledger, check_login,
-                    check_portal, finding, login, portal, pauses, ledger_at_hand, report, reports,
-                    waits, status, upstream: what the commands do
+                    check_broker, check_policies, check_work, check_ledger, check_login, check_portal, finding,
+                    login, portal, pauses, ledger_at_hand, report, reports, proof, waits, moments,
+                    edits, replay_plan, replay_warnings, planning, notes, status, upstream: what
+                    the commands do
     cli/            main, program, run, check, login, portal, schema, upstream, cancel, orders,
                     pause, blocks, show, status, dlq, dead_letters, filters, ids, plan, replay,
-                    replay_plan, replay_warnings, discard, notes, progress, sandbox, tour, console:
-                    the commands
+                    discard, progress, sandbox, tour, console: the commands
     sandbox/        app, control, parameters, portal, gates, rules, answers, replies, numbers,
                     history, limits, methods, oauth, request, switches: a stand-in portal
     demo/           tour, requests, screen, account, environment, broker, private_node, login,
