@@ -57,7 +57,7 @@ The rooms, each for one thing outside, or one kind of work:
     bitrix24/       errors, lookup, known_words, responses, call_history, call_endings, portal,
                     transport, redaction, access, tokens, token_server, seal, scopes: all that is
                     known of Bitrix24
-    rabbitmq/       subscription, connection, refusals, losses, topology, declaration,
+    rabbitmq/       subscription, connection, rights, refusals, losses, topology, declaration,
                     topology_upkeep, outgoing, publisher, last_tries, confirming_link, browser,
                     queue_counts, unread, lease, policies: all that is known of RabbitMQ and
                     FastStream
@@ -69,9 +69,9 @@ The rooms, each for one thing outside, or one kind of work:
     tracing/        spans, pipeline: traces by OpenTelemetry, and nothing where they are off
     operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, controls, check,
                     check_broker, check_policies, check_work, check_ledger, check_login, check_portal, finding,
-                    login, portal, pauses, ledger_at_hand, report, reports, proof, waits, moments,
-                    edits, replay_plan, replay_warnings, planning, notes, status, upstream: what
-                    the commands do
+                    login, portal, pauses, ledger_at_hand, report, reports, proof, timeline, waits,
+                    moments, edits, replay_plan, replay_warnings, planning, notes, status,
+                    upstream: what the commands do
     cli/            main, program, run, check, login, portal, schema, upstream, cancel, orders,
                     pause, blocks, show, status, dlq, dead_letters, filters, ids, plan, replay,
                     discard, progress, sandbox, tour, console: the commands
