@@ -1,0 +1,135 @@
+"""All pages, and what happens before and after each."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from secrets import compare_digest
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from consumer.errors import OperatorError
+from consumer.rabbitmq.refusals import LoginRefused
+from consumer.rabbitmq.rights import NotAllowed
+from consumer.web import acts, confirm, letters, live, now, sign_in
+from consumer.web.guard import Guard
+from consumer.web.sessions import Session
+from consumer.web.visit import Desk, Visit, go_to, in_page_words, read_form
+
+Handler = Callable[[Visit], Awaitable[Response]]
+WORDS = {
+    400: "That form cannot be read.",
+    403: "That form was too old: go back, load the page anew, and try again.",
+    404: "There is no such page, or no longer: what is shown here is kept for a while only.",
+    405: "There is no such page.",
+    413: "That form is too large.",
+    429: "Too many pages of yours are open.",
+    500: "Something unexpected went wrong: see the log of the pages, and report it.",
+}
+PAGES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/", now.now),
+    ("POST", "/pause", now.plan_pause),
+    ("GET", "/dead-letters", letters.overview),
+    ("POST", "/dead-letters", letters.look_again),
+    ("POST", "/choose", letters.choose),
+    ("GET", "/letters/{word}", letters.letters),
+    ("GET", "/letters/{word}/{n:int}", letters.request),
+    ("POST", "/letters/{word}/{n:int}", letters.request),
+    ("POST", "/requests", letters.search),
+    ("GET", "/requests/{word}", letters.request),
+    ("POST", "/requests/{word}", letters.request),
+    ("GET", "/replay/{word}", acts.prepare),
+    ("POST", "/replay/{word}", acts.plan_replay),
+    ("GET", "/discard/{word}", acts.prepare),
+    ("POST", "/discard/{word}", acts.plan_discard),
+    ("GET", "/confirm/{word}", confirm.show),
+    ("POST", "/confirm/{word}", confirm.yes),
+    ("GET", "/jobs/{word}", live.job),
+    ("POST", "/jobs/{word}", live.stop_job),
+    ("GET", "/waiting", now.waiting),
+    ("POST", "/cancel", acts.plan_cancel),
+    ("GET", "/blocks", now.blocks),
+    ("POST", "/blocks", now.plan_block),
+    ("POST", "/sign-out", sign_in.sign_out),
+)
+LIVE: tuple[tuple[str, Handler], ...] = (
+    ("/live/now", live.live(now.now_live)),
+    ("/live/jobs/{word}", live.live(live.job_live)),
+)
+
+log = structlog.get_logger(__name__)
+
+
+def build_app(desk: Desk) -> Starlette:
+    """Serve the pages."""
+
+    async def show_form(request: Request) -> Response:
+        return sign_in.show_form(desk, request)
+
+    async def begin(request: Request) -> Response:
+        return await sign_in.sign_in(desk, request)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await desk.jobs.stop_all()
+
+    routes = [
+        Route("/sign-in", show_form, methods=["GET"]),
+        Route("/sign-in", begin, methods=["POST"]),
+        Mount("/static", StaticFiles(directory=str(files("consumer.web") / "static"))),
+    ]
+    routes += [Route(path, _serve(desk, page), methods=[how]) for how, path, page in PAGES]
+    routes += [Route(path, _serve(desk, page, used=False)) for path, page in LIVE]
+    guarded = [Middleware(Guard, place=desk.place)]
+    return Starlette(routes=routes, middleware=guarded, lifespan=lifespan)
+
+
+def _serve(
+    desk: Desk, page: Handler, *, used: bool = True
+) -> Callable[[Request], Awaitable[Response]]:
+    """Serve a page to whoever is signed in; *used* keeps the session alive."""
+
+    async def serve(request: Request) -> Response:
+        session = sign_in.session_of(desk, request, used=used)
+        if session is None:
+            return go_to("/sign-in")
+        visit = Visit(desk, request, session, {})
+        try:
+            if request.method == "POST":
+                visit = Visit(desk, request, session, await _read_ours(request, session))
+            await sign_in.see_rights_still(session)
+            return await page(visit)
+        except LoginRefused:
+            desk.sessions.end(session)
+            return go_to("/sign-in")
+        except HTTPException as error:
+            return visit.refusal(error.status_code, WORDS.get(error.status_code, ""))
+        except NotAllowed as error:
+            log.warning("web.forbidden", who=session.who, reason=str(error))
+            return visit.refusal(403, str(error))
+        except OperatorError as error:
+            return visit.refusal(409, in_page_words(str(error)))
+        except Exception:
+            log.exception("web.bug")
+            return visit.refusal(500, WORDS[500])
+
+    return serve
+
+
+async def _read_ours(request: Request, session: Session) -> Mapping[str, list[str]]:
+    """Read a form, and see that it is one of this session.
+
+    Raises:
+        HTTPException: It is not, or cannot be read.
+    """
+    form = await read_form(request)
+    if not compare_digest(form.get("csrf", [""])[0].encode(), session.csrf.encode()):
+        raise HTTPException(403)
+    return form

@@ -1,0 +1,117 @@
+"""Sign in and out, as a user of the broker: there are no users of our own."""
+
+import math
+from secrets import compare_digest, token_urlsafe
+
+import structlog
+from pydantic import SecretStr
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from consumer.errors import OperatorError
+from consumer.rabbitmq.losses import BrokerUnavailable
+from consumer.rabbitmq.refusals import LoginRefused
+from consumer.rabbitmq.rights import NotAllowed, see_may_read, signed_in_as
+from consumer.rabbitmq.topology import topology_of
+from consumer.web.sessions import Session
+from consumer.web.visit import TEMPLATES, Desk, Visit, go_to, read_form
+
+COOKIE = "call-consumer"
+FORM_COOKIE = "call-consumer-form"
+LONGEST = 255
+
+log = structlog.get_logger(__name__)
+
+
+def show_form(desk: Desk, request: Request, error: str = "", status: int = 200) -> Response:
+    """Ask for name and password, in a form that is tied to this browser."""
+    tied = request.cookies.get(FORM_COOKIE) or token_urlsafe()
+    page = TEMPLATES.get_template("sign_in.html").render(error=error, tied=tied, session=None)
+    answer = HTMLResponse(page, status)
+    _set(desk, request, answer, FORM_COOKIE, tied)
+    return answer
+
+
+async def sign_in(desk: Desk, request: Request) -> Response:
+    """Begin a session, if the broker lets this user read the dead letters."""
+    form, tied = await read_form(request), request.cookies.get(FORM_COOKIE, "")
+    user, password, csrf = (form.get(name, [""])[0] for name in ("user", "password", "csrf"))
+    if not tied or not compare_digest(csrf.encode(), tied.encode()):
+        return show_form(desk, request, "That form was too old: once more, please.", 403)
+    if not user or not user.isprintable() or max(len(user), len(password)) > LONGEST:
+        return show_form(desk, request, "Write name and password of a user of the broker.", 400)
+    client = desk.place.client(request.headers, request.client.host if request.client else "")
+    if (wait_s := desk.attempts.begin(user=user, client=client)) > 0:
+        text = f"Too many attempts: try again in {math.ceil(wait_s)} s."
+        return show_form(desk, request, text, 429)
+    url = signed_in_as(desk.settings.needed("rabbitmq_url"), user, password)
+    session = Session(user, desk.settings.model_copy(update={"rabbitmq_url": SecretStr(url)}))
+    try:
+        await see_rights(session)
+    except OperatorError as error:
+        desk.sessions.end(session)
+        log.warning("web.sign_in_refused", client=client, reason=type(error).__name__)
+        return show_form(desk, request, *_refusal(error))
+    desk.attempts.succeeded(user=user, client=client)
+    if (before := session_of(desk, request)) is not None:
+        desk.sessions.end(before)
+    desk.sessions.add(session)
+    log.info("web.signed_in", who=session.who, client=client)
+    answer = go_to("/")
+    answer.delete_cookie(FORM_COOKIE)
+    _set(desk, request, answer, COOKIE, session.token)
+    return answer
+
+
+def _refusal(error: OperatorError) -> tuple[str, int]:
+    match error:
+        case LoginRefused():
+            return "The broker refuses this name or this password.", 403
+        case NotAllowed():
+            return f"This user may not read the dead letters: {error}", 403
+        case _:
+            return f"The broker cannot be asked: {error}", 503
+
+
+async def sign_out(visit: Visit) -> Response:
+    """End the session."""
+    log.info("web.signed_out", who=visit.session.who)
+    visit.desk.sessions.end(visit.session)
+    answer = go_to("/sign-in")
+    answer.delete_cookie(COOKIE)
+    return answer
+
+
+def session_of(desk: Desk, request: Request, *, used: bool = True) -> Session | None:
+    """Return the session of whoever asks, if it has not ended."""
+    return desk.sessions.find(request.cookies.get(COOKIE, ""), used=used)
+
+
+async def see_rights(session: Session) -> None:
+    """See that this user may read the dead letters.
+
+    Raises:
+        LoginRefused, NotAllowed: The broker says no.
+        BrokerUnavailable: It cannot be asked.
+    """
+    queue = topology_of(session.settings).dead_letters.name
+    await see_may_read(session.settings.needed("rabbitmq_url"), queue)
+
+
+async def see_rights_still(session: Session) -> None:
+    """See that again; while the broker is away, what the ledger tells may be read.
+
+    Raises:
+        LoginRefused, NotAllowed: The broker says no.
+    """
+    try:
+        await see_rights(session)
+    except LoginRefused:
+        raise
+    except BrokerUnavailable:
+        return
+
+
+def _set(desk: Desk, request: Request, answer: Response, name: str, value: str) -> None:
+    secure = desk.place.is_encrypted(request.headers.get("host", ""))
+    answer.set_cookie(name, value, httponly=True, samesite="strict", secure=secure)
