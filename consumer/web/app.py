@@ -10,31 +10,31 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from consumer.errors import OperatorError
+from consumer.operations.rights import see_may_still_look
 from consumer.rabbitmq.refusals import LoginRefused
 from consumer.rabbitmq.rights import NotAllowed
-from consumer.web import acts, confirm, letters, live, now, sign_in
+from consumer.web import acts, letters, live, now, sign_in
 from consumer.web.guard import Guard
 from consumer.web.sessions import Session
-from consumer.web.visit import Desk, Visit, go_to, in_page_words, read_form
+from consumer.web.visit import TEMPLATES, Desk, Visit, go_to, in_page_words, read_form
 
 Handler = Callable[[Visit], Awaitable[Response]]
 WORDS = {
     400: "That form cannot be read.",
     403: "That form was too old: go back, load the page anew, and try again.",
     404: "There is no such page, or no longer: what is shown here is kept for a while only.",
-    405: "There is no such page.",
     413: "That form is too large.",
     429: "Too many pages of yours are open.",
     500: "Something unexpected went wrong: see the log of the pages, and report it.",
 }
 PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/", now.now),
-    ("POST", "/pause", now.plan_pause),
+    ("POST", "/pause", acts.pause),
     ("GET", "/dead-letters", letters.overview),
     ("POST", "/dead-letters", letters.look_again),
     ("POST", "/choose", letters.choose),
@@ -45,17 +45,17 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/requests/{word}", letters.request),
     ("POST", "/requests/{word}", letters.request),
     ("GET", "/replay/{word}", acts.prepare),
-    ("POST", "/replay/{word}", acts.plan_replay),
+    ("POST", "/replay/{word}", acts.replay),
     ("GET", "/discard/{word}", acts.prepare),
-    ("POST", "/discard/{word}", acts.plan_discard),
-    ("GET", "/confirm/{word}", confirm.show),
-    ("POST", "/confirm/{word}", confirm.yes),
+    ("POST", "/discard/{word}", acts.discard),
+    ("GET", "/confirm/{word}", acts.show),
+    ("POST", "/confirm/{word}", acts.yes),
     ("GET", "/jobs/{word}", live.job),
     ("POST", "/jobs/{word}", live.stop_job),
     ("GET", "/waiting", now.waiting),
-    ("POST", "/cancel", acts.plan_cancel),
+    ("POST", "/cancel", acts.cancel),
     ("GET", "/blocks", now.blocks),
-    ("POST", "/blocks", now.plan_block),
+    ("POST", "/blocks", acts.block),
     ("POST", "/sign-out", sign_in.sign_out),
 )
 LIVE: tuple[tuple[str, Handler], ...] = (
@@ -87,8 +87,17 @@ def build_app(desk: Desk) -> Starlette:
     ]
     routes += [Route(path, _serve(desk, page), methods=[how]) for how, path, page in PAGES]
     routes += [Route(path, _serve(desk, page, used=False)) for path, page in LIVE]
-    guarded = [Middleware(Guard, place=desk.place)]
-    return Starlette(routes=routes, middleware=guarded, lifespan=lifespan)
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, place=desk.place)],
+        exception_handlers={404: _missing, 405: _missing},
+        lifespan=lifespan,
+    )
+
+
+async def _missing(_: Request, __: Exception) -> Response:
+    page = TEMPLATES.get_template("error.html").render(text=WORDS[404], session=None)
+    return HTMLResponse(page, 404)
 
 
 def _serve(
@@ -104,7 +113,7 @@ def _serve(
         try:
             if request.method == "POST":
                 visit = Visit(desk, request, session, await _read_ours(request, session))
-            await sign_in.see_rights_still(session)
+            await see_may_still_look(session.settings)
             return await page(visit)
         except LoginRefused:
             desk.sessions.end(session)

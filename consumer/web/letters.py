@@ -82,7 +82,7 @@ async def letters(visit: Visit) -> Response:
     if selection.shown is None or not selection.shown.fresh:
         selection.shown = survey(visit, selection.choice, AT_FIRST, SHOWN)
     await selection.shown.wait()
-    return visit.soon(selection.shown, "letters", selection=selection, word=visit.word)
+    return visit.soon(selection.shown, "letters", selection=selection)
 
 
 async def search(visit: Visit) -> Response:

@@ -1,4 +1,4 @@
-"""Jobs, and what a page shows while it changes: its part, as it is, over server-sent events."""
+"""Jobs; and what a page shows while it changes, sent as it is, over server-sent events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,7 +8,7 @@ from starlette.responses import Response, StreamingResponse
 
 from consumer.errors import OperatorError
 from consumer.operations.jobs import Job, proof_of
-from consumer.web.sign_in import see_rights_still
+from consumer.operations.rights import see_may_still_look
 from consumer.web.visit import Visit, go_to
 
 EVERY_S = 1.5
@@ -31,7 +31,7 @@ async def _events(visit: Visit, part: Callable[[Visit], Awaitable[str]]) -> Asyn
     visit.session.streams += 1
     try:
         while visit.desk.sessions.find(visit.session.token, used=False) is not None:
-            await see_rights_still(visit.session)
+            await see_may_still_look(visit.settings)
             html = await part(visit)
             yield "".join(f"data: {line}\n" for line in html.splitlines()) + "\n"
             await asyncio.sleep(EVERY_S)
@@ -59,8 +59,10 @@ async def job(visit: Visit) -> Response:
 
 async def job_live(visit: Visit) -> str:
     """Write the part of it that changes."""
-    proof = await proof_of(visit.settings, _job(visit), look=False)
-    return visit.write("job_live", job=_job(visit), proof=proof)
+    found = _job(visit)
+    return visit.write(
+        "job_live", job=found, proof=await proof_of(visit.settings, found, look=False)
+    )
 
 
 async def stop_job(visit: Visit) -> Response:

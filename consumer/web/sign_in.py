@@ -9,10 +9,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from consumer.errors import OperatorError
-from consumer.rabbitmq.losses import BrokerUnavailable
+from consumer.operations.rights import see_may_look
 from consumer.rabbitmq.refusals import LoginRefused
-from consumer.rabbitmq.rights import NotAllowed, see_may_read, signed_in_as
-from consumer.rabbitmq.topology import topology_of
+from consumer.rabbitmq.rights import NotAllowed, signed_in_as
 from consumer.web.sessions import Session
 from consumer.web.visit import TEMPLATES, Desk, Visit, go_to, read_form
 
@@ -47,7 +46,7 @@ async def sign_in(desk: Desk, request: Request) -> Response:
     url = signed_in_as(desk.settings.needed("rabbitmq_url"), user, password)
     session = Session(user, desk.settings.model_copy(update={"rabbitmq_url": SecretStr(url)}))
     try:
-        await see_rights(session)
+        await see_may_look(session.settings)
     except OperatorError as error:
         desk.sessions.end(session)
         log.warning("web.sign_in_refused", client=client, reason=type(error).__name__)
@@ -85,31 +84,6 @@ async def sign_out(visit: Visit) -> Response:
 def session_of(desk: Desk, request: Request, *, used: bool = True) -> Session | None:
     """Return the session of whoever asks, if it has not ended."""
     return desk.sessions.find(request.cookies.get(COOKIE, ""), used=used)
-
-
-async def see_rights(session: Session) -> None:
-    """See that this user may read the dead letters.
-
-    Raises:
-        LoginRefused, NotAllowed: The broker says no.
-        BrokerUnavailable: It cannot be asked.
-    """
-    queue = topology_of(session.settings).dead_letters.name
-    await see_may_read(session.settings.needed("rabbitmq_url"), queue)
-
-
-async def see_rights_still(session: Session) -> None:
-    """See that again; while the broker is away, what the ledger tells may be read.
-
-    Raises:
-        LoginRefused, NotAllowed: The broker says no.
-    """
-    try:
-        await see_rights(session)
-    except LoginRefused:
-        raise
-    except BrokerUnavailable:
-        return
 
 
 def _set(desk: Desk, request: Request, answer: Response, name: str, value: str) -> None:

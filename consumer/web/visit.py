@@ -2,7 +2,7 @@
 
 import re
 from asyncio import Lock
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -40,7 +40,7 @@ def in_page_words(text: str) -> str:
         (r"with --set", "with a changed field"),
         (r"--set", "a changed field"),
         (r"call-consumer block remove (\S+) first", r"remove \1 under Blocks first"),
-        (r": dlq show .*", ""),
+        (r": dlq show .*|`", ""),
     ):
         text = re.sub(pattern, words, text)
     return text
@@ -52,11 +52,6 @@ def clock(at: float | None) -> str:
         return ""
     moment, now = datetime.fromtimestamp(at, UTC), datetime.now(UTC)
     return f"{moment:%H:%M:%S}" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M:%S}"
-
-
-def counted(things: Sequence[object], name: str) -> str:
-    """Write how many there are."""
-    return f"{len(things):,} {name}{'s' if len(things) != 1 else ''}"
 
 
 TEMPLATES = Environment(
