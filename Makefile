@@ -64,7 +64,7 @@ audit: $(READY) ## Look for known vulnerabilities in what is locked
 
 lock: $(READY) ## Renew the lock files, ours and the image's: newest versions that pyproject.toml allows
 	@$(COMPILE) --upgrade --all-extras -o requirements.lock pyproject.toml
-	@$(COMPILE) --extra otel --extra postgres -c requirements.lock -o docker/requirements.lock pyproject.toml
+	@$(COMPILE) --extra otel --extra postgres --extra web -c requirements.lock -o docker/requirements.lock pyproject.toml
 	@echo hatchling | $(COMPILE) -c requirements.lock -o docker/build.lock -
 
 clean: ## Remove what the other targets made
