@@ -1,5 +1,6 @@
 """`call-consumer web`: the operators' pages, for a browser."""
 
+import logging
 import ssl
 from pathlib import Path
 
@@ -65,6 +66,8 @@ def web(  # noqa: PLR0913  # each is an option of the command
         for part in secret_parts(secret.get_secret_value())
     ]
     set_up(settings.log_level, secrets)
+    # Somebody who leaves a page cuts its questions to the broker off; what matters is told on it.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     desk = Desk(settings, Place(tls=tls, behind_proxy=behind_proxy), Sessions(idle_min * 60))
     config = uvicorn.Config(
         build_app(desk),

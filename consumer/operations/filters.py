@@ -1,12 +1,13 @@
 """A filter of dead letters as a form has it, and in words. Pure."""
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 
 from consumer.errors import OperatorError
 from consumer.messages import Defaults, Invalid, read_number
 from consumer.operations.choice import Choice
-from consumer.operations.dead_letter import masked
+from consumer.operations.dead_letter import Kind, masked
 from consumer.operations.moments import MOMENTS, moment_of
 
 REPLAYED = {"yes": True, "no": False}
@@ -24,7 +25,7 @@ def read_filter(told: Mapping[str, str], ids: Collection[str], defaults: Default
     """
     number = told.get("number")
     return Choice(
-        ids=frozenset(ids),
+        ids=frozenset(ids) or (),
         reasons=_one(told.get("reason")),
         codes=_one(told.get("code")),
         description=told.get("description") or None,
@@ -36,6 +37,19 @@ def read_filter(told: Mapping[str, str], ids: Collection[str], defaults: Default
         replayed=REPLAYED.get(told.get("replayed", "")),
         defaults=defaults if number else Defaults(),
     )
+
+
+def read_kind(text: str) -> Kind:
+    """Read reason, code and description, as a JSON list.
+
+    Raises:
+        BadFilter: It is none.
+    """
+    try:
+        reason, code, description = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        raise BadFilter("That group cannot be read: look again") from None
+    return str(reason), code, description
 
 
 def number_of(text: str, defaults: Defaults) -> str:

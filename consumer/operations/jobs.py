@@ -108,7 +108,7 @@ async def proof_of(settings: Settings, job: Job, *, look: bool) -> str:
         job: The replay.
         look: Whether to look at the dead letters for requests without an entry in the ledger.
     """
-    if job.verb != "replayed" or not job.done:
+    if job.verb != "replayed" or (job.state == "running" and not job.done):
         return ""
     try:
         async with ledger_at_hand(settings) as ledger:

@@ -31,7 +31,7 @@ async def yes(visit: Visit) -> Response:
     if proposal.job is not None:
         return go_to(f"/jobs/{visit.desk.jobs.begin(*proposal.job)}")
     text = await proposal.act() if proposal.act is not None else ""
-    return visit.page("done", title=proposal.title, text=text)
+    return visit.page("told", title=proposal.title, kind="good", text=text)
 
 
 def _ask(visit: Visit, proposal: Proposal) -> Response:

@@ -96,7 +96,9 @@ def build_app(desk: Desk) -> Starlette:
 
 
 async def _missing(_: Request, __: Exception) -> Response:
-    page = TEMPLATES.get_template("error.html").render(text=WORDS[404], session=None)
+    page = TEMPLATES.get_template("told.html").render(
+        title="Not found", kind="bad", text=WORDS[404], session=None
+    )
     return HTMLResponse(page, 404)
 
 

@@ -1,6 +1,5 @@
 """Dead letters in groups, a group's letters, and one request from published to completed."""
 
-import json
 from dataclasses import dataclass, replace
 
 import structlog
@@ -10,7 +9,7 @@ from starlette.responses import Response
 from consumer.ledger import LedgerDown
 from consumer.operations.choice import Choice
 from consumer.operations.dead_letter import DeadLetter
-from consumer.operations.filters import in_words, read_filter
+from consumer.operations.filters import in_words, read_filter, read_kind
 from consumer.operations.ledger_at_hand import ledger_at_hand
 from consumer.operations.report import Report
 from consumer.operations.reports import known_to_ledger
@@ -65,9 +64,8 @@ async def choose(visit: Visit) -> Response:
     """Go on with what a form chooses: to its list, its replay or its discard."""
     if (then := visit.field("then")) not in {"letters", "replay", "discard"}:
         raise BadForm("Say what to do with them")
-    if visit.field("kind"):
-        reason, code, description = json.loads(visit.field("kind"))
-        choice = Choice(kind=(reason, code, description))
+    if visit.field("group"):
+        choice = Choice(kind=read_kind(visit.field("group")))
     else:
         told = {name: visit.field(name) for name in visit.form}
         choice = read_filter(told, visit.ids, visit.settings.request_defaults)

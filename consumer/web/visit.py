@@ -1,5 +1,6 @@
 """One request of somebody who is signed in: who, the form, and the page that answers."""
 
+import json
 import re
 from asyncio import Lock
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from consumer.errors import OperatorError
-from consumer.messages.endings import in_words
 from consumer.operations.dead_letter import masked
 from consumer.operations.jobs import Jobs
 from consumer.operations.survey import Survey
@@ -54,6 +54,11 @@ def clock(at: float | None) -> str:
     return f"{moment:%H:%M:%S}" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
+def number(count: int | None) -> str:
+    """Write a count; None is unknown."""
+    return "?" if count is None else f"{count:,}"
+
+
 TEMPLATES = Environment(
     loader=PackageLoader("consumer.web"),
     autoescape=True,
@@ -62,13 +67,9 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
     finalize=lambda value: escaped(value) if type(value) is str else value,
 )
-TEMPLATES.filters |= {
-    "clock": clock,
-    "number": lambda count: "?" if count is None else f"{count:,}",
-    "masked": masked,
-    "plain": in_page_words,
-    "ended": in_words,
-}
+TEMPLATES.filters.update(
+    clock=clock, number=number, masked=masked, plain=in_page_words, kind=json.dumps
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class Visit:
 
     def refusal(self, status: int, text: str) -> Response:
         """Say why there is no page."""
-        return HTMLResponse(self.write("error", text=text), status)
+        return HTMLResponse(self.write("told", title="Not done", kind="bad", text=text), status)
 
     def soon(self, survey: Survey, name: str, **told: object) -> Response:
         """Write a page about a look; the browser asks again where that is not over."""
