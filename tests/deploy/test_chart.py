@@ -62,7 +62,9 @@ def render(values: Object) -> list[Object]:
 
 
 def one(objects: list[Object], kind: str, name: str = "") -> Object:
-    (found,) = [each for each in objects if each["kind"] == kind and named(each).endswith(name)]
+    """Return the one of a kind, the pages' own only by its name."""
+    known = [each for each in objects if each["kind"] == kind and named(each).endswith(name)]
+    (found,) = [each for each in known if name or not named(each).endswith("-web")]
     return found
 
 
@@ -133,10 +135,12 @@ def test_validation_would_notice_a_misspelt_field() -> None:
 
 def test_there_is_no_autoscaler_and_no_more_than_450_lines_of_templates() -> None:
     templates = [*CHART.glob("templates/**/*.yaml"), CHART / "templates" / "_helpers.tpl"]
-    texts = [path.read_text(encoding="utf-8") for path in templates]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in templates}
+    pages = sum(len(texts[name].splitlines()) for name in texts if name.startswith("web-"))
 
-    assert sum(len(text.splitlines()) for text in texts) < 450
-    assert "HorizontalPodAutoscaler" not in "".join(texts)
+    assert pages < 180
+    assert sum(len(text.splitlines()) for text in texts.values()) - pages < 450
+    assert "HorizontalPodAutoscaler" not in "".join(texts.values())
     assert "scaler" in (CHART / "README.md").read_text(encoding="utf-8")
 
 
@@ -250,6 +254,10 @@ def test_a_misspelt_key_is_refused(path: tuple[str, ...]) -> None:
 
 
 WRONG: dict[str, tuple[Object, str]] = {
+    "pages that cannot reach the ledger": (
+        MINIMAL | {"web": {"enabled": True}},
+        "web.enabled: needs ledger.kind postgresql",
+    ),
     "two replicas on SQLite": (MINIMAL | {"replicas": 2}, "/replicas.*maximum: got 2, want 1"),
     "a drain shorter than a call": (
         MINIMAL | {"settings": {"drainS": 65, "timeoutS": 65}},
@@ -518,6 +526,56 @@ def test_the_name_can_be_the_users_own() -> None:
         "calls",
         "calls-check",
     }
+
+
+# --- the operators' pages
+
+
+def test_pages_are_off_unless_asked_for() -> None:
+    assert not any(named(each).endswith("-web") for each in render(MINIMAL))
+
+
+def test_the_pages_pod_is_as_closed_as_the_workers_and_reads_the_same() -> None:
+    objects = rendered("web")
+    pod = one(objects, "Deployment", "-web")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    same = ("securityContext", "automountServiceAccountToken", "enableServiceLinks")
+
+    assert {name: pod[name] for name in same} == {
+        name: pods(objects)["worker"][name] for name in same
+    }
+    assert container["securityContext"] == worker(objects)["securityContext"]
+    assert container["envFrom"] == worker(objects)["envFrom"]
+    assert pod["volumes"][0] == pods(objects)["worker"]["volumes"][0]
+    assert container["args"] == ["web", "--host", "::", "--behind-proxy"]
+
+
+def test_only_the_ingress_controller_reaches_the_pages_and_it_speaks_tls() -> None:
+    objects = rendered("web")
+    (way,) = one(objects, "NetworkPolicy", "-web")["spec"]["ingress"]
+    (service,) = one(objects, "Service", "-web")["spec"]["ports"]
+    ingress = one(objects, "Ingress", "-web")["spec"]
+    (path,) = ingress["rules"][0]["http"]["paths"]
+    labels = one(objects, "Deployment", "-web")["spec"]["template"]["metadata"]["labels"]
+
+    assert (way["ports"][0]["port"], len(way["from"])) == (service["port"], 1)
+    assert path["backend"]["service"]["port"]["name"] == service["name"]
+    assert ingress["tls"] == [{"hosts": ["calls.example.com"], "secretName": "calls-certificate"}]
+    selector = one(objects, "Service", "-web")["spec"]["selector"]
+    assert selector.items() <= labels.items()
+    assert not selector.items() <= one(objects, "Pod")["metadata"]["labels"].items()
+
+
+def test_pages_with_a_certificate_of_their_own_speak_tls() -> None:
+    values = values_of("web") | {"web": {"enabled": True, "tlsSecret": "pages"}}
+    pod = one(render(values), "Deployment", "-web")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+
+    assert "--behind-proxy" not in container["args"]
+    assert container["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
+    assert {"name": "tls", "secret": {"secretName": "pages", "defaultMode": 0o440}} in pod[
+        "volumes"
+    ]
 
 
 # --- monitoring
