@@ -8,10 +8,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 # Without bytecode each process that a test starts compiles all of ours again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test faults ship bench lint types layers check audit lock clean
+.PHONY: help demo test faults ship bench screenshots lint types layers check audit lock clean
 
 help: ## Print the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-11s %s\n", $$1, $$2}'
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -28,7 +28,7 @@ demo: $(READY) ## Start broker, sandbox and worker, place a dozen calls, account
 
 test: $(READY) ## Run the tests, with coverage (ARGS=... goes to pytest)
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest --numprocesses 6 $(ARGS)
+	@$(BIN)/coverage run -m pytest --numprocesses 6 --dist loadgroup $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
 	@$(BIN)/coverage report --fail-under=100 --include='consumer/decision.py,consumer/reconciliation.py,consumer/bitrix24/errors.py,consumer/bitrix24/lookup.py,consumer/bitrix24/responses.py,consumer/steps.py,consumer/results.py,consumer/ledger/changes.py'
@@ -41,6 +41,9 @@ ship: $(READY) ## Build the image, start all of docker/compose.yaml, and test bo
 
 bench: $(READY) ## Measure against aio-pika + httpx by hand and Celery, in turn (a quarter of an hour; ARGS=--help)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+screenshots: $(READY) ## Make the pictures of the operators' pages anew (needs chromium)
+	@$(BIN)/python -m tests.web.screenshots
 
 lint: $(READY) ## Check style and formatting
 	@$(BIN)/ruff check

@@ -67,14 +67,17 @@ The rooms, each for one thing outside, or one kind of work:
     limits/         rate_limiter, circuit_breaker, fault, calling_hours, own_rules: how fast to
                     call, when and whom, and when not at all
     tracing/        spans, pipeline: traces by OpenTelemetry, and nothing where they are off
-    operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, controls, check,
-                    check_broker, check_policies, check_work, check_ledger, check_login, check_portal, finding,
-                    login, portal, pauses, ledger_at_hand, report, reports, proof, timeline, waits,
-                    moments, edits, replay_plan, replay_warnings, planning, notes, status,
-                    upstream: what the commands do
+    operations/     dead_letter, choice, filters, moments, dead_letters, survey, deaths, evictions,
+                    turns, controls, check, check_broker, check_policies, check_work, check_ledger, check_login,
+                    check_portal, finding, login, portal, pauses, ledger_at_hand, report, reports,
+                    proof, timeline, waits, edits, replay_plan, replay_warnings, planning, notes,
+                    carry_out, jobs, proposals, orders, rights, status, last_day, upstream: what
+                    the commands and the pages do
+    web/            app, guard, sessions, sign_in, visit, now, letters, acts, live: the operators'
+                    pages
     cli/            main, program, run, check, login, portal, schema, upstream, cancel, orders,
                     pause, blocks, show, status, dlq, dead_letters, filters, ids, plan, replay,
-                    discard, progress, sandbox, tour, console: the commands
+                    discard, progress, sandbox, tour, web, console: the commands
     sandbox/        app, control, parameters, portal, gates, rules, answers, replies, numbers,
                     history, limits, methods, oauth, request, switches: a stand-in portal
     demo/           tour, requests, screen, account, environment, broker, private_node, login,

@@ -208,7 +208,7 @@ async def test_wrong_words_in_forms_are_told(client: Client) -> None:
         ("/choose", {"then": "letters", "number": "+1"}, "Number:"),
         ("/choose", {"then": "letters", "since": "once"}, "Since: write 7d"),
         ("/choose", {"then": "letters", "metadata": "campaign"}, "KEY=VALUE"),
-        ("/choose", {"then": "letters", "kind": "[1"}, "cannot be read"),
+        ("/choose", {"then": "letters", "group": "[1"}, "cannot be read"),
         ("/pause", {"reason": ""}, "in a few words why"),
         ("/cancel", {"reason": "x", "ids": ""}, "no request is chosen"),
         ("/cancel", {"reason": "x", "ids": "a b"}, "request_id"),
