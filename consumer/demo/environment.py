@@ -218,7 +218,7 @@ async def _delete(url: str, topology: Topology) -> None:
 def stay(stage: DemoEnvironment) -> None:
     """Serve the operators' pages, say what to try, and wait until Ctrl-C."""
     with ExitStack() as stack:
-        log = stage.log.with_name("web.log")
+        log = stage.log.parent / "web.log"
         pages = _start(stack, ["web", "--port", "0"], stage.settings, log)
         _stay(stage, _wait_for(r"http://\S+/(?=\n)", pages, log))
 

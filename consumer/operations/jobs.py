@@ -100,13 +100,14 @@ async def _run(job: Job, work: Work) -> None:
         log.warning("job.ended", verb=job.verb, who=job.who, done=done, planned=planned)
 
 
-async def proof_of(settings: Settings, job: Job, *, look: bool) -> str:
+async def proof_of(settings: Settings, job: Job, looking: asyncio.Lock | None = None) -> str:
     """Say what the requests of a replay came to; empty where there is nothing to say yet.
 
     Args:
         settings: Where ledger and broker are.
         job: The replay.
-        look: Whether to look at the dead letters for requests without an entry in the ledger.
+        looking: Held while requests without an entry in the ledger are looked for among the dead
+            letters; without it, or while it is held, they are not.
     """
     if job.verb != "replayed" or (job.state == "running" and not job.done):
         return ""
@@ -114,8 +115,9 @@ async def proof_of(settings: Settings, job: Job, *, look: bool) -> str:
         async with ledger_at_hand(settings) as ledger:
             reports = await known_to_ledger(ledger, list(dict.fromkeys(job.ids)))
             unseen = [each.request_id for each in reports if each.entry is None]
-            if look and unseen:
-                looked, _ = await report_on(settings, ledger, unseen)
+            if unseen and job.state != "running" and looking is not None and not looking.locked():
+                async with looking:
+                    looked, _ = await report_on(settings, ledger, unseen)
                 reports = [each for each in reports if each.entry is not None] + looked
     except LedgerDown as error:
         return f"cannot be told: {error}"

@@ -22,12 +22,12 @@ class Hour:
 
 
 async def last_day(settings: Settings) -> Sequence[Hour]:
-    """Ask the ledger; the last hour ends now.
+    """Ask the ledger; the last hour is the one that has begun.
 
     Raises:
         LedgerDown: It cannot be read.
     """
-    since = time.time() - HOURS * HOUR_S + 1
+    since = (time.time() // HOUR_S - HOURS + 1) * HOUR_S
     async with ledger_at_hand(settings) as ledger:
         by_hour = await ledger.search.outcomes_by_hour(since)
     return [_hour(since + n * HOUR_S, by_hour.get(n, {})) for n in range(HOURS)]

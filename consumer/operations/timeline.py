@@ -1,12 +1,17 @@
-"""What happened to one request, in the order of time. Pure."""
+"""What happened to one request, in the order of time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from consumer.ledger import LedgerDown
 from consumer.ledger.completions import Completion
 from consumer.messages import read_moment
 from consumer.messages.endings import in_words
+from consumer.operations.dead_letter import DeadLetter
+from consumer.operations.ledger_at_hand import ledger_at_hand
 from consumer.operations.report import Report
+from consumer.operations.reports import known_to_ledger
+from consumer.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -59,3 +64,18 @@ def _from_act(report: Report) -> Iterator[Moment]:
     if act is not None:
         detail = f"by {act.done_by}" + (f": {act.reason}" if act.reason else "")
         yield Moment(act.done_at, act.act, detail)
+
+
+async def told_of(
+    settings: Settings, request_id: str, letter: DeadLetter | None
+) -> tuple[Report, list[Moment], str]:
+    """Tell what is known of a request, what happened to it, and why the ledger cannot be read."""
+    report, ended, trouble = Report(request_id=request_id), None, ""
+    try:
+        async with ledger_at_hand(settings) as ledger:
+            (report,) = await known_to_ledger(ledger, [request_id])
+            ended = (await ledger.completions.latest([request_id])).get(request_id)
+    except LedgerDown as error:
+        trouble = str(error)
+    report = replace(report, letter=letter)
+    return report, timeline(report, ended), trouble

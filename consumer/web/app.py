@@ -1,9 +1,9 @@
 """All pages, and what happens before and after each."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.resources import files
-from secrets import compare_digest
 
 import structlog
 from starlette.applications import Starlette
@@ -15,13 +15,14 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from consumer.errors import OperatorError
+from consumer.operations.forms import Form
 from consumer.operations.rights import see_may_still_look
+from consumer.operations.wording import in_page_words
 from consumer.rabbitmq.refusals import LoginRefused
 from consumer.rabbitmq.rights import NotAllowed
 from consumer.web import acts, letters, live, now, sign_in
 from consumer.web.guard import Guard
-from consumer.web.sessions import Session
-from consumer.web.visit import TEMPLATES, Desk, Visit, go_to, in_page_words, read_form
+from consumer.web.visit import TEMPLATES, Desk, Visit, go_to, read_form
 
 Handler = Callable[[Visit], Awaitable[Response]]
 WORDS = {
@@ -111,17 +112,18 @@ def _serve(
         session = sign_in.session_of(desk, request, used=used)
         if session is None:
             return go_to("/sign-in")
-        visit = Visit(desk, request, session, {})
+        visit = Visit(desk, request, session, Form({}))
         try:
             if request.method == "POST":
-                visit = Visit(desk, request, session, await _read_ours(request, session))
+                visit = replace(visit, form=await read_form(request))
+                session.see_own(visit.form.text("csrf"))
             await see_may_still_look(session.settings)
             return await page(visit)
         except LoginRefused:
             desk.sessions.end(session)
             return go_to("/sign-in")
         except HTTPException as error:
-            return visit.refusal(error.status_code, WORDS.get(error.status_code, ""))
+            return visit.refusal(error.status_code, WORDS[error.status_code])
         except NotAllowed as error:
             log.warning("web.forbidden", who=session.who, reason=str(error))
             return visit.refusal(403, str(error))
@@ -132,15 +134,3 @@ def _serve(
             return visit.refusal(500, WORDS[500])
 
     return serve
-
-
-async def _read_ours(request: Request, session: Session) -> Mapping[str, list[str]]:
-    """Read a form, and see that it is one of this session.
-
-    Raises:
-        HTTPException: It is not, or cannot be read.
-    """
-    form = await read_form(request)
-    if not compare_digest(form.get("csrf", [""])[0].encode(), session.csrf.encode()):
-        raise HTTPException(403)
-    return form

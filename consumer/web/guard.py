@@ -20,59 +20,51 @@ HEADERS = {
     "Referrer-Policy": "same-origin",  # with none at all a browser hides the origin of a form
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
     "Cache-Control": "no-store",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the pages are served.
-
-    Attributes:
-        tls: Whether we speak TLS.
-        behind_proxy: Whether a proxy does that for us, and says who asks.
-    """
+    """Where the pages are served: whether we speak TLS, or a proxy does, and says who asks."""
 
     tls: bool = False
     behind_proxy: bool = False
 
-    def is_encrypted(self, host: str) -> bool:
-        """Tell whether a browser at *host* speaks TLS: then cookies are for TLS alone."""
-        return self.tls or (self.behind_proxy and not _is_local(host))
-
-    def takes(self, headers: Headers) -> bool:
-        """Tell whether a name for us is one of ours: another's may be made to lead here."""
-        return self.tls or self.behind_proxy or _is_local(headers.get("host", ""))
+    def is_encrypted(self, headers: Headers) -> bool:
+        """Tell whether the browser speaks TLS: then cookies are for TLS alone."""
+        return self.tls or (self.behind_proxy and not _is_local(headers))
 
     def client(self, headers: Headers, address: str) -> str:
         """Return who asks: of what a proxy says, only its own word counts."""
         told = headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
         return told[:64] if self.behind_proxy and told else address
 
+    def refusal(self, method: str, headers: Headers) -> PlainTextResponse | None:
+        """Refuse a name that another has made lead here, and a form of another page."""
+        if not (self.tls or self.behind_proxy or _is_local(headers)):
+            return PlainTextResponse("Open this page by the address that was printed.\n", 421)
+        if method not in {"GET", "HEAD"} and not _is_ours(headers):
+            return PlainTextResponse("This form does not come from here.\n", 403)
+        return None
 
-def _is_local(host: str) -> bool:
+
+def _is_local(headers: Headers) -> bool:
     try:
-        return is_loopback(urlsplit(f"//{host}").hostname or "")
+        return is_loopback(urlsplit(f"//{headers.get('host', '')}").hostname or "")
     except ValueError:
         return False
 
 
 def _is_ours(headers: Headers) -> bool:
     """Tell whether a form comes from one of our pages, as far as the browser says."""
-    origin = headers.get("origin")
-    if origin is None:
+    if (origin := headers.get("origin")) is None:
         return headers.get("sec-fetch-site") == "same-origin"
     return origin.partition("://")[2].lower() == headers.get("host", "").lower() != ""
 
 
 class Guard:
-    """Refuses what does not come from our pages, and tells browsers to be strict.
-
-    Args:
-        app: The pages.
-        place: Where they are served.
-    """
+    """Refuses what does not come from our pages, and tells browsers to be strict."""
 
     def __init__(self, app: ASGIApp, place: Place) -> None:
         self._app = app
@@ -84,23 +76,13 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        extra = {"Strict-Transport-Security": "max-age=31536000"}
+        strict = HEADERS | (extra if self._place.is_encrypted(headers) else {})
 
-        async def strict(message: Message) -> None:
+        async def be_strict(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._be_strict(MutableHeaders(scope=message), headers.get("host", ""))
+                MutableHeaders(scope=message).update(strict)
             await send(message)
 
-        await self._answering(scope, headers)(scope, receive, strict)
-
-    def _answering(self, scope: Scope, headers: Headers) -> ASGIApp:
-        if not self._place.takes(headers):
-            return PlainTextResponse("Open this page by the address that was printed.\n", 421)
-        if scope["method"] not in {"GET", "HEAD"} and not _is_ours(headers):
-            return PlainTextResponse("This form does not come from here.\n", 403)
-        return self._app
-
-    def _be_strict(self, headers: MutableHeaders, host: str) -> None:
-        for name, value in HEADERS.items():
-            headers.setdefault(name, value)
-        if self._place.is_encrypted(host):
-            headers["Strict-Transport-Security"] = "max-age=31536000"
+        app = self._place.refusal(scope["method"], headers) or self._app
+        await app(scope, receive, be_strict)

@@ -50,19 +50,15 @@ def _job(visit: Visit) -> Job:
 
 async def job(visit: Visit) -> Response:
     """Show how far a job is, and once it is over what its requests came to."""
-    found, looking = _job(visit), visit.desk.looking
-    if found.state == "running" or looking.locked():
-        return visit.page("job", job=found, proof=await proof_of(visit.settings, found, look=False))
-    async with looking:
-        return visit.page("job", job=found, proof=await proof_of(visit.settings, found, look=True))
+    found = _job(visit)
+    proof = await proof_of(visit.settings, found, visit.desk.looking)
+    return visit.page("job", job=found, proof=proof)
 
 
 async def job_live(visit: Visit) -> str:
     """Write the part of it that changes."""
     found = _job(visit)
-    return visit.write(
-        "job_live", job=found, proof=await proof_of(visit.settings, found, look=False)
-    )
+    return visit.write("job_live", job=found, proof=await proof_of(visit.settings, found))
 
 
 async def stop_job(visit: Visit) -> Response:

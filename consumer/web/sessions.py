@@ -2,10 +2,12 @@
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 
+from starlette.exceptions import HTTPException
+
+from consumer.operations.survey import Selection, Survey
 from consumer.rabbitmq.connection import forget
 from consumer.settings import Settings
 
@@ -13,9 +15,6 @@ MOST_SESSIONS = 200
 MOST_KEPT = 24
 """Things one session remembers; each may hold some thousands of dead letters."""
 LONGEST_S = 12 * 3600.0
-SLOWEST_S = {"client": 30.0, "user": 2.0}
-"""Between two attempts to sign in; who guesses a user's password must not lock the user out."""
-MOST_ATTEMPTS = 10_000
 
 
 @dataclass(eq=False)
@@ -37,18 +36,33 @@ class Session:
     kept: OrderedDict[str, object] = field(default_factory=OrderedDict, repr=False)
     streams: int = 0
 
+    def see_own(self, csrf: str) -> None:
+        """See that a form is one of this session.
+
+        Raises:
+            HTTPException: It is not.
+        """
+        if not secrets.compare_digest(csrf.encode(), self.csrf.encode()):
+            raise HTTPException(403)
+
     @property
     def who(self) -> str:
         """What the ledger and the log call this person."""
         return f"{self.user} (web)"
 
-    def keep(self, thing: object) -> str:
-        """Remember something, and return the word for it."""
-        word = secrets.token_urlsafe(9)
+    def keep(self, thing: object, word: str = "") -> str:
+        """Remember something, and return the word for it; what was known by it is forgotten."""
+        word = word or secrets.token_urlsafe(9)
+        _stop(self.kept.pop(word, None))
         self.kept[word] = thing
         if len(self.kept) > MOST_KEPT:
-            self.kept.popitem(last=False)
+            _stop(self.kept.popitem(last=False)[1])
         return word
+
+
+def _stop(thing: object) -> None:
+    if isinstance(thing, Survey | Selection):
+        thing.stop()
 
 
 class Sessions:
@@ -78,31 +92,7 @@ class Sessions:
     def end(self, session: Session) -> None:
         """End a session, and forget its password."""
         self._open.pop(session.token, None)
+        for thing in session.kept.values():
+            _stop(thing)
         session.kept.clear()
         forget(session.settings.needed("rabbitmq_url"))
-
-
-class Attempts:
-    """Slows down who tries passwords: the wait doubles for the client, and for the user."""
-
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
-        self._failed: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
-
-    def begin(self, **tried: str) -> float:
-        """Note an attempt before it is made; return for how many seconds it has to wait."""
-        now = self._clock()
-        known = {key: self._failed.get(key, (0, now)) for key in tried.items()}
-        if (wait_s := max(until for _, until in known.values()) - now) > 0:
-            return wait_s
-        for key, (count, _) in known.items():
-            self._failed[key] = count + 1, now + min(2.0 ** min(count - 2, 9), SLOWEST_S[key[0]])
-            self._failed.move_to_end(key)
-        while len(self._failed) > MOST_ATTEMPTS:
-            self._failed.popitem(last=False)
-        return 0.0
-
-    def succeeded(self, **tried: str) -> None:
-        """Forget the failures of both."""
-        for key in tried.items():
-            self._failed.pop(key, None)

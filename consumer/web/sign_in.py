@@ -4,20 +4,15 @@ import math
 from secrets import compare_digest, token_urlsafe
 
 import structlog
-from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from consumer.errors import OperatorError
-from consumer.operations.rights import see_may_look
-from consumer.rabbitmq.refusals import LoginRefused
-from consumer.rabbitmq.rights import NotAllowed, signed_in_as
+from consumer.operations.sign_in import NotSignedIn, signed_in
 from consumer.web.sessions import Session
 from consumer.web.visit import TEMPLATES, Desk, Visit, go_to, read_form
 
 COOKIE = "call-consumer"
 FORM_COOKIE = "call-consumer-form"
-LONGEST = 255
 
 log = structlog.get_logger(__name__)
 
@@ -32,25 +27,20 @@ def show_form(desk: Desk, request: Request, error: str = "", status: int = 200) 
 
 
 async def sign_in(desk: Desk, request: Request) -> Response:
-    """Begin a session, if the broker lets this user read the dead letters."""
-    form, tied = await read_form(request), request.cookies.get(FORM_COOKIE, "")
-    user, password, csrf = (form.get(name, [""])[0] for name in ("user", "password", "csrf"))
+    """Begin a session, if the broker lets this user in."""
+    fields, tied = (await read_form(request)).fields, request.cookies.get(FORM_COOKIE, "")
+    user, password, csrf = (fields.get(name, [""])[0] for name in ("user", "password", "csrf"))
     if not tied or not compare_digest(csrf.encode(), tied.encode()):
         return show_form(desk, request, "That form was too old: once more, please.", 403)
-    if not user or not user.isprintable() or max(len(user), len(password)) > LONGEST:
-        return show_form(desk, request, "Write name and password of a user of the broker.", 400)
     client = desk.place.client(request.headers, request.client.host if request.client else "")
     if (wait_s := desk.attempts.begin(user=user, client=client)) > 0:
         text = f"Too many attempts: try again in {math.ceil(wait_s)} s."
         return show_form(desk, request, text, 429)
-    url = signed_in_as(desk.settings.needed("rabbitmq_url"), user, password)
-    session = Session(user, desk.settings.model_copy(update={"rabbitmq_url": SecretStr(url)}))
     try:
-        await see_may_look(session.settings)
-    except OperatorError as error:
-        desk.sessions.end(session)
-        log.warning("web.sign_in_refused", client=client, reason=type(error).__name__)
-        return show_form(desk, request, *_refusal(error))
+        session = Session(user, await signed_in(desk.settings, user, password))
+    except NotSignedIn as error:
+        log.warning("web.sign_in_refused", client=client, status=error.status)
+        return show_form(desk, request, str(error), error.status)
     desk.attempts.succeeded(user=user, client=client)
     if (before := session_of(desk, request)) is not None:
         desk.sessions.end(before)
@@ -60,16 +50,6 @@ async def sign_in(desk: Desk, request: Request) -> Response:
     answer.delete_cookie(FORM_COOKIE)
     _set(desk, request, answer, COOKIE, session.token)
     return answer
-
-
-def _refusal(error: OperatorError) -> tuple[str, int]:
-    match error:
-        case LoginRefused():
-            return "The broker refuses this name or this password.", 403
-        case NotAllowed():
-            return f"This user may not read the dead letters: {error}", 403
-        case _:
-            return f"The broker cannot be asked: {error}", 503
 
 
 async def sign_out(visit: Visit) -> Response:
@@ -87,5 +67,5 @@ def session_of(desk: Desk, request: Request, *, used: bool = True) -> Session | 
 
 
 def _set(desk: Desk, request: Request, answer: Response, name: str, value: str) -> None:
-    secure = desk.place.is_encrypted(request.headers.get("host", ""))
+    secure = desk.place.is_encrypted(request.headers)
     answer.set_cookie(name, value, httponly=True, samesite="strict", secure=secure)

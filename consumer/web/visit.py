@@ -1,11 +1,8 @@
 """One request of somebody who is signed in: who, the form, and the page that answers."""
 
 import json
-import re
 from asyncio import Lock
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TypeVar
 from urllib.parse import parse_qs
 
@@ -14,49 +11,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from consumer.errors import OperatorError
 from consumer.operations.dead_letter import masked
+from consumer.operations.forms import Form
 from consumer.operations.jobs import Jobs
+from consumer.operations.sign_in import Attempts
 from consumer.operations.survey import Survey
+from consumer.operations.wording import clock, in_page_words, number
 from consumer.output import escaped
 from consumer.settings import Settings
 from consumer.web.guard import Place
-from consumer.web.sessions import Attempts, Session, Sessions
+from consumer.web.sessions import Session, Sessions
 
 MOST_BYTES = 65_536
 MOST_FIELDS = 2_000
-LONGEST_REASON = 200
 T = TypeVar("T")
-
-
-class BadForm(OperatorError):
-    """Raised for a form that cannot be carried out; says what to change."""
-
-
-def in_page_words(text: str) -> str:
-    """Say what advice for the command line says, to somebody who has a page."""
-    for pattern, words in (
-        (r"--set (\w+)=…", r"a new \1"),
-        (r"with --set", "with a changed field"),
-        (r"--set", "a changed field"),
-        (r"call-consumer block remove (\S+) first", r"remove \1 under Blocks first"),
-        (r": dlq show .*|`", ""),
-    ):
-        text = re.sub(pattern, words, text)
-    return text
-
-
-def clock(at: float | None) -> str:
-    """Write a time in UTC, with its day where that is not today's."""
-    if not at:
-        return ""
-    moment, now = datetime.fromtimestamp(at, UTC), datetime.now(UTC)
-    return f"{moment:%H:%M:%S}" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M:%S}"
-
-
-def number(count: int | None) -> str:
-    """Write a count; None is unknown."""
-    return "?" if count is None else f"{count:,}"
 
 
 TEMPLATES = Environment(
@@ -91,7 +59,7 @@ class Visit:
     desk: Desk
     request: Request
     session: Session
-    form: Mapping[str, list[str]]
+    form: Form
 
     @property
     def settings(self) -> Settings:
@@ -102,28 +70,6 @@ class Visit:
     def word(self) -> str:
         """What the address names."""
         return str(self.request.path_params["word"])
-
-    @property
-    def reason(self) -> str:
-        """Why the form is sent.
-
-        Raises:
-            BadForm: That cannot be read.
-        """
-        reason = self.field("reason")
-        if not reason or len(reason) > LONGEST_REASON:
-            raise BadForm(f"Say in a few words why, {LONGEST_REASON} characters at most")
-        return reason
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids of the form, each once: one on a line, or one for each ticked box."""
-        lines = [line.strip() for text in self.form.get("ids", []) for line in text.split("\n")]
-        return list(dict.fromkeys(line for line in lines if line))
-
-    def field(self, name: str) -> str:
-        """Return what a field of the form holds, empty if nothing."""
-        return self.form.get(name, [""])[0].strip()
 
     def kept(self, kind: type[T]) -> T:
         """Return what the address names.
@@ -162,7 +108,7 @@ def go_to(path: str) -> Response:
     return RedirectResponse(path, 303)
 
 
-async def read_form(request: Request) -> Mapping[str, list[str]]:
+async def read_form(request: Request) -> Form:
     """Read a form of limited size.
 
     Raises:
@@ -174,6 +120,6 @@ async def read_form(request: Request) -> Mapping[str, list[str]]:
         if len(body) > MOST_BYTES:
             raise HTTPException(413)
     try:
-        return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        return Form(parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS))
     except ValueError:
         raise HTTPException(400) from None

@@ -10,9 +10,10 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from consumer.operations.sign_in import Attempts
 from consumer.rabbitmq import connection
 from consumer.web.guard import POLICY, Place
-from consumer.web.sessions import LONGEST_S, MOST_KEPT, MOST_SESSIONS, Attempts, Session, Sessions
+from consumer.web.sessions import LONGEST_S, MOST_KEPT, MOST_SESSIONS, Session, Sessions
 from tests.web.conftest import Pages, served
 
 if TYPE_CHECKING:
