@@ -39,11 +39,13 @@ class Job:
     done: int = 0
     state: Literal["running", "done", "stopped", "failed"] = "running"
     error: str = ""
+    stopped_by: str = ""
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
-    def stop(self) -> None:
+    def stop(self, by: str) -> None:
         """Stop it; what is done stays so."""
         if self.task is not None and self.state == "running":
+            self.stopped_by = by
             self.task.cancel()
 
     def one_more(self, _: DeadLetter) -> None:
@@ -80,7 +82,7 @@ class Jobs:
         """Stop all, and return once they have let go of what they held."""
         running = list(self.running.values())
         for job in running:
-            job.stop()
+            job.stop("the end of the process")
         await asyncio.gather(*(job.task for job in running if job.task), return_exceptions=True)
 
 
@@ -96,8 +98,9 @@ async def _run(job: Job, work: Work) -> None:
         log.exception("web.bug")
         job.state, job.error = "failed", "an unexpected error: see the log"
     finally:
-        done, planned = job.done, len(job.ids)
-        log.warning("job.ended", verb=job.verb, who=job.who, done=done, planned=planned)
+        told: dict[str, object] = {"done": job.done, "planned": len(job.ids)}
+        told |= {"stopped_by": job.stopped_by} if job.stopped_by else {}
+        log.warning("job.ended", verb=job.verb, who=job.who, **told)
 
 
 async def proof_of(settings: Settings, job: Job, looking: asyncio.Lock | None = None) -> str:

@@ -8,7 +8,7 @@ from starlette.responses import Response, StreamingResponse
 
 from consumer.errors import OperatorError
 from consumer.operations.jobs import Job, proof_of
-from consumer.operations.rights import see_may_still_look
+from consumer.operations.rights import see_may_look, see_may_send_back, see_may_still_look
 from consumer.web.visit import Visit, go_to
 
 EVERY_S = 1.5
@@ -62,6 +62,8 @@ async def job_live(visit: Visit) -> str:
 
 
 async def stop_job(visit: Visit) -> Response:
-    """Stop a job, whoever began it."""
-    _job(visit).stop()
+    """Stop a job, whoever began it: it takes the right to begin it."""
+    found = _job(visit)
+    await (see_may_send_back if found.verb == "replayed" else see_may_look)(visit.settings)
+    found.stop(visit.session.who)
     return go_to(f"/jobs/{visit.word}")
