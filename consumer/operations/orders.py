@@ -106,6 +106,7 @@ async def _resume(settings: Settings, who: str) -> str:
 async def _block(settings: Settings, target: Target, why: str, who: str) -> str:
     async with existing_ledger(settings) as ledger:
         done = await controls.block(ledger, target, why, who)
+    why = done.what.reason  # without the number, where that is what is blocked
     log.warning("block.added", block=done.what.id, kind=target.kind, who=who, why=why)
     return f"Block {done.what.id} is in force."
 
