@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from structlog.testing import capture_logs
 
-from consumer.operations import carry_out
+from consumer.operations import carry_out, dead_letters
 from consumer.rabbitmq import browser as queue_browser
 from tests.web.conftest import served
 
@@ -102,6 +102,7 @@ async def test_two_operators_at_once_dial_each_request_once(
 ) -> None:
     monkeypatch.setattr(carry_out, "PATIENCE_S", 1.0)
     monkeypatch.setattr(queue_browser, "SILENCE_S", 0.5)
+    monkeypatch.setattr(dead_letters, "MISSED_S", 0.1)
     async with bench.running():
         await failed(bench, 6)
         both = [await pages.open("ann"), await pages.open("bob")]
