@@ -68,11 +68,11 @@ The rooms, each for one thing outside, or one kind of work:
                     call, when and whom, and when not at all
     tracing/        spans, pipeline: traces by OpenTelemetry, and nothing where they are off
     operations/     dead_letter, choice, filters, moments, dead_letters, survey, deaths, evictions,
-                    turns, controls, check, check_broker, check_policies, check_work, check_ledger, check_login,
-                    check_portal, finding, login, portal, pauses, ledger_at_hand, report, reports,
-                    proof, timeline, waits, edits, replay_plan, replay_warnings, planning, notes,
-                    carry_out, jobs, proposals, orders, forms, rights, sign_in, wording, status,
-                    last_day, upstream: what the commands and the pages do
+                    turns, controls, check, check_broker, check_policies, check_work, check_ledger,
+                    check_login, check_portal, finding, login, portal, pauses, ledger_at_hand,
+                    report, reports, proof, timeline, waits, edits, replay_plan, replay_warnings,
+                    planning, notes, carry_out, jobs, proposals, orders, forms, rights, sign_in,
+                    wording, status, last_day, upstream: what the commands and the pages do
     web/            app, guard, sessions, sign_in, visit, now, letters, acts, live: the operators'
                     pages
     cli/            main, program, run, check, login, portal, schema, upstream, cancel, orders,
