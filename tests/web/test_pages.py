@@ -280,6 +280,7 @@ async def test_everybody_can_use_every_page_in_light_and_dark(bench: Bench, page
         signing_in = await pages.stranger()
         page = await pages.open()
         addresses = await every_page(pages, page)
+        page = await page.context.new_page()  # where no job changes meanwhile
         for each, address in [(signing_in, "sign-in"), *((page, address) for address in addresses)]:
             await each.goto(f"{pages.url}{address}")
             await each.emulate_media(color_scheme="light")
