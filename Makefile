@@ -10,10 +10,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 # Without bytecode each process that a test starts compiles all of ours again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help python broker demo test histories fuzz soak mutants faults ship bench lint types layers check audit release sbom lock docs clean
+.PHONY: help python broker demo test histories fuzz soak mutants faults ship bench screenshots lint types layers check audit release sbom lock docs clean
 
 help: ## Print the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-11s %s\n", $$1, $$2}'
 
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -39,7 +39,7 @@ demo: broker $(DEMO_READY) ## Start broker, sandbox and worker, place a dozen ca
 
 test: broker $(READY) ## Run the tests, with coverage (ARGS=... goes to pytest)
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest --numprocesses 6 $(ARGS)
+	@$(BIN)/coverage run -m pytest --numprocesses 6 --dist loadgroup $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
 	@$(BIN)/coverage report --fail-under=100 --include='consumer/decision.py,consumer/reconciliation.py,consumer/bitrix24/errors.py,consumer/bitrix24/lookup.py,consumer/bitrix24/responses.py,consumer/steps.py,consumer/results.py,consumer/ledger/changes.py'
@@ -66,6 +66,9 @@ ship: $(READY) ## Build the image, start all of docker/compose.yaml, and test bo
 
 bench: $(READY) ## Measure against aio-pika + httpx by hand and Celery, in turn (a quarter of an hour; ARGS=--help)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+screenshots: $(READY) ## Make the pictures of the operators' pages anew (needs chromium)
+	@$(BIN)/python -m tests.web.screenshots
 
 lint: $(READY) ## Check style and formatting
 	@$(BIN)/ruff check
@@ -96,7 +99,7 @@ sbom: $(READY) ## Write the bill of materials, as CycloneDX, to dist/
 lock: $(READY) ## Renew the lock files, ours, the demo's and the image's: newest versions that pyproject.toml allows
 	@$(COMPILE) --upgrade --all-extras --group build -o requirements.lock pyproject.toml
 	@$(COMPILE) --extra demo --group build -c requirements.lock -o docker/demo.lock pyproject.toml
-	@$(COMPILE) --extra otel --extra postgres -c requirements.lock -o docker/requirements.lock pyproject.toml
+	@$(COMPILE) --extra otel --extra postgres --extra web -c requirements.lock -o docker/requirements.lock pyproject.toml
 	@$(COMPILE) --group build -c requirements.lock -o docker/build.lock
 
 docs: $(READY) ## Renew the table of values in the chart's README

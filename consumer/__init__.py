@@ -57,7 +57,7 @@ The rooms, each for one thing outside, or one kind of work:
     bitrix24/       errors, lookup, known_words, responses, call_history, call_endings, portal,
                     transport, redaction, access, tokens, token_server, seal, scopes: all that is
                     known of Bitrix24
-    rabbitmq/       subscription, connection, refusals, losses, topology, declaration,
+    rabbitmq/       subscription, connection, rights, refusals, losses, topology, declaration,
                     topology_upkeep, outgoing, publisher, last_tries, confirming_link, browser,
                     queue_counts, unread, lease, policies: all that is known of RabbitMQ and
                     FastStream
@@ -67,14 +67,17 @@ The rooms, each for one thing outside, or one kind of work:
     limits/         rate_limiter, circuit_breaker, fault, calling_hours, own_rules: how fast to
                     call, when and whom, and when not at all
     tracing/        spans, pipeline: traces by OpenTelemetry, and nothing where they are off
-    operations/     dead_letter, choice, dead_letters, deaths, evictions, turns, controls, check,
-                    check_broker, check_policies, check_work, check_ledger, check_login,
-                    check_portal, finding, login, portal, pauses, ledger_at_hand, report, reports,
-                    waits, status, upstream: what the commands do
+    operations/     dead_letter, choice, filters, moments, dead_letters, survey, deaths, evictions,
+                    turns, controls, check, check_broker, check_policies, check_work, check_ledger,
+                    check_login, check_portal, finding, login, portal, pauses, ledger_at_hand,
+                    report, reports, proof, timeline, waits, edits, replay_plan, replay_warnings,
+                    planning, notes, carry_out, jobs, proposals, orders, forms, rights, sign_in,
+                    wording, status, last_day, upstream: what the commands and the pages do
+    web/            app, guard, sessions, sign_in, visit, now, letters, acts, live: the operators'
+                    pages
     cli/            main, program, run, check, login, portal, schema, upstream, cancel, orders,
                     pause, blocks, show, status, dlq, dead_letters, filters, ids, plan, replay,
-                    replay_plan, replay_warnings, discard, notes, progress, sandbox, tour, console:
-                    the commands
+                    discard, progress, sandbox, tour, web, console: the commands
     sandbox/        app, control, parameters, portal, gates, rules, answers, replies, numbers,
                     history, limits, methods, oauth, request, switches: a stand-in portal
     demo/           tour, requests, screen, account, environment, broker, private_node, login, ways,

@@ -11,7 +11,7 @@ from consumer.cli.console import print_table, run, settings_or_exit
 from consumer.cli.filters import choice_of, filters
 from consumer.cli.ids import NamesIds
 from consumer.cli.progress import Progress
-from consumer.ledger import Entry, Ledger, LedgerDown
+from consumer.ledger import Ledger, LedgerDown
 from consumer.messages import rfc3339_at
 from consumer.messages.endings import in_words
 from consumer.operations.choice import Choice
@@ -180,19 +180,3 @@ async def _known_to(ledger: Ledger, ids: Sequence[str]) -> list[str]:
         began = rfc3339_at(ended.started_at)
         told.append(f"latest call that ended: {how}; replay {ended.replay}, started at {began}")
     return told or ["ledger: knows nothing of it"]
-
-
-async def entries_of(settings: Settings, letters: Sequence[DeadLetter]) -> dict[str, Entry] | None:
-    """Return the ledger's entries, or None where the ledger cannot be read."""
-    try:
-        ledger = Ledger(settings.ledger_url.get_secret_value(), settings.queue)
-        try:
-            if not await ledger.exists():
-                return None
-            await ledger.open()
-            found = {letter.id: await ledger.get(letter.id) for letter in letters}
-        finally:
-            await ledger.close()
-    except LedgerDown:
-        return None
-    return {id_: entry for id_, entry in found.items() if entry is not None}

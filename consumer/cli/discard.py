@@ -15,7 +15,6 @@ import structlog
 from consumer import log as logging_
 from consumer.cli.console import run, settings_or_exit, who
 from consumer.cli.ids import NamesIds
-from consumer.cli.notes import Notes
 from consumer.cli.plan import (
     HOW_TO_NAME_IDS,
     Chosen,
@@ -31,6 +30,7 @@ from consumer.cli.plan import (
 from consumer.cli.progress import Progress
 from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import discard_letters
+from consumer.operations.notes import Notes
 from consumer.output import OutputFailed, say, shown_id
 from consumer.rabbitmq.topology import topology_of
 from consumer.settings import Settings
@@ -143,7 +143,10 @@ async def _discard(
 
     url, topology = settings.needed("rabbitmq_url"), topology_of(settings)
     try:
-        async with Progress("discarding", len(letters)) as progress, Notes(settings) as notes:
+        async with (
+            Progress("discarding", len(letters)) as progress,
+            Notes(settings, who()) as notes,
+        ):
             keys = [letter.key for letter in letters]
             note = partial(notes.discarded, why=why)
             await discard_letters(url, topology, keys, each, done, note=note)

@@ -1,22 +1,20 @@
 """The options that choose dead letters, the same for each command, and what they mean."""
 
-import re
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar, get_args
 
 import click
 
 from consumer.cli.ids import Chooser
-from consumer.messages import Defaults, Invalid, Reason, read_moment, read_number
+from consumer.messages import Defaults, Invalid, Reason, read_number
 from consumer.operations.choice import Choice
+from consumer.operations.moments import MOMENTS, moment_of
 from consumer.output import ids_of
 from consumer.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
-UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 
 chooser = partial(click.option, cls=Chooser)
 
@@ -24,25 +22,9 @@ chooser = partial(click.option, cls=Chooser)
 def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
     if value is None:
         return None
-    with suppress(ValueError, OverflowError):  # no such day, or before there were any
-        if moment := read_moment(value) or _ago(value) or _day(value):
-            return moment
-    raise click.BadParameter(
-        "write 7d, 12h or 30m (so long ago), a day as 2026-01-31, "
-        "or a time with offset, as 2026-01-31T09:00:00Z"
-    )
-
-
-def _ago(text: str) -> datetime | None:
-    found = re.fullmatch(r"([0-9]{1,9})([dhm])", text)
-    return datetime.now(UTC) - timedelta(**{UNITS[found[2]]: int(found[1])}) if found else None
-
-
-def _day(text: str) -> datetime | None:
-    """Return when a day begins where this runs."""
-    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-        return None
-    return datetime.combine(date.fromisoformat(text), time.min).astimezone(UTC)
+    if (moment := moment_of(value)) is None:
+        raise click.BadParameter(MOMENTS)
+    return moment
 
 
 def _part(_: click.Context, __: click.Parameter, value: str | None) -> str | None:

@@ -40,6 +40,7 @@ COMMANDS = {
     "show": ("show", "Show what became of any request: ID…, or - for ids from stdin."),
     "status": ("status", "Show workers, what waits, the pace, today's outcomes."),
     "voices": ("portal", "List the voices that the portal can speak with."),
+    "web": ("web", "Serve the operators' pages, for a browser."),
 }
 """The module of each command, and its help in a line: a module is loaded when it is called."""
 

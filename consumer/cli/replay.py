@@ -1,11 +1,7 @@
 """`call-consumer dlq replay`: the plan, then a question, then the requests go back."""
 
-import json
 import sys
 from collections.abc import Collection, Sequence
-from contextlib import suppress
-from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import click
@@ -13,9 +9,7 @@ import structlog
 
 from consumer import log as logging_
 from consumer.cli.console import Failed, run, settings_or_exit, who
-from consumer.cli.dead_letters import entries_of
 from consumer.cli.ids import NamesIds
-from consumer.cli.notes import Notes
 from consumer.cli.plan import (
     HOW_TO_NAME_IDS,
     Chosen,
@@ -29,16 +23,13 @@ from consumer.cli.plan import (
     tell,
 )
 from consumer.cli.progress import Progress
-from consumer.cli.replay_plan import Plan
-from consumer.cli.replay_warnings import warnings_of
-from consumer.limits.calling_hours import CallingHours
-from consumer.messages import CallRequested
 from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay, send_back
-from consumer.operations.pauses import blocked_at_hand, pauses_at_hand
+from consumer.operations.edits import FIELDS, BadEdit, read_edit
+from consumer.operations.notes import Notes
+from consumer.operations.planning import is_taken, plan_of
+from consumer.operations.replay_warnings import warnings_of
 from consumer.output import say, shown_id
-from consumer.rabbitmq.connection import connect
-from consumer.rabbitmq.losses import BrokerUnavailable, link_losses
 from consumer.rabbitmq.topology import topology_of
 from consumer.settings import Settings
 
@@ -94,7 +85,7 @@ async def _replay(
     try:
         async with Progress("replaying", len(letters)) as progress:
             keys = [letter.key for letter in letters]
-            async with Notes(settings) as notes:
+            async with Notes(settings, who()) as notes:
                 each = notes.replayed
                 await send_back(url, topology, keys, how, each, done=done, rate_per_s=rate)
     finally:
@@ -102,7 +93,7 @@ async def _replay(
             log.warning("dead_letters.edited", who=who(), fields=sorted(how.edits), sent=sent)
         tell("replayed", sent, len(letters))
     see_all_done(sent, len(letters))
-    if not await _is_taken(settings):
+    if not await is_taken(settings):
         say(
             "no worker takes requests just now: none runs, or it is paused (its log and /readyz "
             "tell); what was replayed waits",
@@ -110,32 +101,18 @@ async def _replay(
         )
 
 
-async def _is_taken(settings: Settings) -> bool:
-    """Tell whether anybody consumes the queue of requests; yes, where that cannot be seen."""
-    with suppress(BrokerUnavailable), link_losses():
-        connection = await connect(settings.needed("rabbitmq_url"), "replay")
-        async with connection, connection.channel() as channel:
-            queue = await channel.declare_queue(topology_of(settings).requests.name, passive=True)
-        return bool(queue.declaration_result.consumer_count)
-    return True
-
-
-_TAKE_JSON = {"metadata": "a JSON object", "urgent": "true or false"}
-
-
 def _edits(edits: Sequence[str]) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
     for edit in edits:
         name, equals, value = edit.partition("=")
-        if not equals or name not in CallRequested.model_fields or name == "request_id":
-            names = ", ".join(sorted(set(CallRequested.model_fields) - {"request_id"}))
-            raise click.UsageError(f"--set takes FIELD=VALUE, FIELD one of {names}")
+        if not equals or name not in FIELDS:
+            raise click.UsageError(f"--set takes FIELD=VALUE, FIELD one of {', '.join(FIELDS)}")
         if name in parsed:
             raise click.UsageError(f"--set {name}= is there twice: keep one")
         try:
-            parsed[name] = json.loads(value) if name in _TAKE_JSON else value
-        except ValueError:
-            raise click.UsageError(f"--set {name}= takes {_TAKE_JSON[name]}") from None
+            parsed[name] = read_edit(name, value)
+        except BadEdit as error:
+            raise click.UsageError(f"--set {name}= {error}") from None
     return parsed
 
 
@@ -152,29 +129,9 @@ async def planned(
     for letter in letters:
         if (mistake := how.mistake(letter)) is not None:
             raise Failed(f"{shown_id(letter.id)} would be refused after --set: {mistake}")
-    plan = await _plan_of(settings, letters, how, rate)
+    plan = await plan_of(settings, letters, how, rate)
     lasts_s = plan.lasts.total_seconds()
     pace = f"about {lasts_s:.0f} s at {plan.speed:g} a second"
     say(f"{counted(len(letters))}, {pace if lasts_s else 'without a limit of pace'}", err=True)
     say(*causes(letters), *warnings_of(plan), err=True)
     return letters
-
-
-async def _plan_of(
-    settings: Settings, letters: Sequence[DeadLetter], how: Replay, rate: float | None
-) -> Plan:
-    """Gather what warnings need to know."""
-    entries = await entries_of(settings, letters) or {}
-    defaults = settings.request_defaults
-    plan = Plan(
-        letters=letters,
-        how=how,
-        started=[id_ for id_, entry in entries.items() if entry.state == "started"],
-        pause_after=settings.pause_after,
-        speed=min(x for x in (rate, settings.rate_per_s or None, float("inf")) if x),
-        begins=datetime.now().astimezone(),
-        hours=CallingHours(settings.calling_hours, settings.calling_days, settings.time_zone),
-        defaults=replace(defaults, line=defaults.line or "the worker's"),
-        paused=await pauses_at_hand(settings),
-    )
-    return replace(plan, blocked=await blocked_at_hand(settings, plan.calls))

@@ -216,7 +216,14 @@ async def _delete(url: str, topology: Topology) -> None:
 
 
 def stay(stage: DemoEnvironment) -> None:
-    """Say what to try, and wait until Ctrl-C."""
+    """Serve the operators' pages, say what to try, and wait until Ctrl-C."""
+    with ExitStack() as stack:
+        log = stage.log.parent / "web.log"
+        pages = _start(stack, ["web", "--port", "0"], stage.settings, log)
+        _stay(stage, _wait_for(r"http://\S+/(?=\n)", pages, log))
+
+
+def _stay(stage: DemoEnvironment, pages: str) -> None:
     named = os.environ.get("TEST_RABBITMQ_URL")  # its password is the caller's own to show
     ours = stage.settings | ({"CALLS_RABBITMQ_URL": "$TEST_RABBITMQ_URL"} if named else {})
     say("", "All of it runs on until Ctrl-C. In another terminal:", "")
@@ -226,6 +233,8 @@ def stay(stage: DemoEnvironment) -> None:
     calls = stage.sandbox("/sandbox/calls")
     to_try = TO_TRY.format(command=command, calls=calls, worker=stage.seen_at, log=stage.log)
     say(*to_try.split("\n"))
+    user = "the user of TEST_RABBITMQ_URL" if named else "guest, password guest"
+    say(f"Or in a browser, signed in as {user}: {pages}", "")
     with suppress(KeyboardInterrupt):
         stage.worker.wait()
         raise DemoFailed(f"the worker has ended. {end_of(stage.log)}")

@@ -88,6 +88,31 @@ class Search:
         by_count = sorted(rows, key=lambda row: (row[0] != "started", -row[1], row[0]))
         return {row[0]: row[1] for row in by_count}
 
+    async def outcomes_by_hour(self, since: float) -> dict[int, dict[str, int]]:
+        """Count as `outcomes` does, by the hours since a moment, from 0."""
+        with metrics.LEDGER.labels("outcomes_by_hour").time():
+            rows = await self._store.fetch(
+                "SELECT CAST(changed_at - $1 AS INTEGER) / 3600, coalesce(reason, state), count(*)"
+                " FROM calls WHERE state IN ('started', 'failed') AND changed_at >= $1"
+                " AND queue = $2 GROUP BY 1, 2",
+                since,
+                self._queue,
+            )
+        hours: dict[int, dict[str, int]] = {}
+        for hour, outcome, count in rows:
+            hours.setdefault(hour, {})[outcome] = count
+        return hours
+
+    async def next_due(self, limit: int) -> list[Entry]:
+        """Return entries that wait for a later moment, the next due first."""
+        with metrics.LEDGER.labels("next_due").time():
+            rows = await self._store.fetch(
+                f"{SELECT} WHERE queue = $1 AND state = 'delayed' ORDER BY due_at LIMIT $2",
+                self._queue,
+                limit,
+            )
+        return [entry_of(row[1:]) for row in rows]
+
     async def dialled(self, since: float) -> tuple[int, float]:
         """Count the requests that were dialled since a moment, and tell when the first was."""
         # Asked for all states at once, SQLite would read every entry of the queue.

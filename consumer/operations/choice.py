@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from consumer.messages import Defaults, read_moment, read_number
-from consumer.operations.dead_letter import DeadLetter
+from consumer.operations.dead_letter import DeadLetter, Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,12 +14,14 @@ class Choice:
     """Which dead letters are chosen; an empty choice means all.
 
     Attributes:
+        kind: Exactly what a letter must have failed of.
         metadata: Pairs, all of which a letter must have.
         number: In E.164.
         defaults: How to read the number of a letter.
     """
 
     ids: Collection[str] = ()
+    kind: Kind | None = None
     reasons: Collection[str] = ()
     codes: Collection[str] = ()
     description: str | None = None
@@ -40,6 +42,7 @@ class Choice:
         """Tell whether *letter* is chosen."""
         return (
             (not self.ids or letter.id in self.ids)
+            and (self.kind is None or letter.kind == self.kind)
             and (not self.reasons or letter.reason in self.reasons)
             and (not self.codes or (letter.code or "").upper() in {c.upper() for c in self.codes})
             and (self.description or "").lower() in (letter.description or "").lower()

@@ -13,6 +13,8 @@ from consumer.blocks import Block, BlockKind
 from consumer.ledger import Ledger, LedgerDown
 from consumer.ledger.controls import Pause
 from consumer.masking import masked, plain
+from consumer.messages import Defaults
+from consumer.operations.filters import BadFilter, number_of, pair_of
 from consumer.operations.ledger_at_hand import NoLedger, ledger_at_hand
 from consumer.settings import Settings
 
@@ -53,9 +55,32 @@ class Target:
     key: str
     value: str
 
+    @property
+    def words(self) -> str:
+        """Say what it is; a number is only called one."""
+        named = f"{self.key}={self.value}" if self.key else self.value
+        return "a number" if self.kind == "number" else f"{self.kind} {named}"
+
     def __repr__(self) -> str:
         """Leave the value out: it may be a number."""
         return f"Target({self.kind!r}, {self.key!r})"
+
+
+def read_target(kind: str, text: str, defaults: Defaults) -> Target:
+    """Read what a form blocks: a pair of the metadata, a line or a number.
+
+    Raises:
+        BadFilter: It cannot be read.
+    """
+    if not text:
+        raise BadFilter("Say which: a pair of the metadata, a line or a number")
+    match kind:
+        case "metadata":
+            return Target("metadata", *pair_of(text))
+        case "number":
+            return Target("number", "", number_of(text, defaults))
+        case _:
+            return Target("line", "", text)
 
 
 @asynccontextmanager

@@ -33,6 +33,9 @@ ADVICE = {
 
 BEGINNING_BYTES = 200
 
+Kind = tuple[str, str | None, str | None]
+"""Reason, code and description."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
@@ -69,6 +72,11 @@ class DeadLetter:
     def line(self) -> str | None:
         """The line as sent."""
         return _text(self.fields.get("from_line"))
+
+    @property
+    def kind(self) -> Kind:
+        """What it has in common with those that failed alike."""
+        return self.reason, self.code, self.description
 
     @property
     def expired(self) -> bool:
@@ -204,14 +212,13 @@ class Groups:
     """Dead letters by reason, code and description."""
 
     def __init__(self, letters: Iterable[DeadLetter] = ()) -> None:
-        self._found: dict[tuple[str, str | None, str | None], Group] = {}
+        self._found: dict[Kind, Group] = {}
         for letter in letters:
             self.add(letter)
 
     def add(self, letter: DeadLetter) -> None:
         """Count one more."""
-        kind = (letter.reason, letter.code, letter.description)
-        found = self._found.setdefault(kind, Group(letter))
+        found = self._found.setdefault(letter.kind, Group(letter))
         found.count += 1
         found.replayed += letter.replay > 0
         if letter.failed_at is not None:

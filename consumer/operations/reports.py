@@ -36,11 +36,7 @@ async def report_on(
     Raises:
         LedgerDown: It cannot be read.
     """
-    known = [
-        report
-        for begin in range(0, len(ids), AT_ONCE)
-        for report in await _from_ledger(ledger, ids[begin : begin + AT_ONCE])
-    ]
+    known = await known_to_ledger(ledger, ids)
     wanted = [report.request_id for report in known if _may_be_dead(report.entry)]
     letters, not_looked = await _dead_letters(settings, wanted, seen)
     reports = [replace(report, letter=letters.get(report.request_id)) for report in known]
@@ -51,6 +47,19 @@ async def report_on(
         not_looked=not_looked,
         retention_days=settings.ledger_retention_days,
     )
+
+
+async def known_to_ledger(ledger: Ledger, ids: Sequence[str]) -> list[Report]:
+    """Say what the ledger knows of requests, in the order of their ids, each once.
+
+    Raises:
+        LedgerDown: It cannot be read.
+    """
+    return [
+        report
+        for begin in range(0, len(ids), AT_ONCE)
+        for report in await _from_ledger(ledger, ids[begin : begin + AT_ONCE])
+    ]
 
 
 async def _from_ledger(ledger: Ledger, ids: Sequence[str]) -> list[Report]:

@@ -89,6 +89,22 @@ class Status:
         return [worker for worker in self.workers if worker.state.phase == "paused"]
 
     @property
+    def state(self) -> tuple[str, str]:
+        """Whether calls are placed, in a word and in a sentence."""
+        if self.pause is not None:
+            return "paused", f"Paused by {self.pause.by}: {self.pause.reason}"
+        if self.ledger_trouble or self.broker_trouble:
+            return "unknown", self.broker_trouble or self.ledger_trouble
+        if not self.workers:
+            return "stopped", "No worker runs: requests wait in their queue"
+        if len(self.paused) == len(self.workers):
+            why = sorted({text for each in self.paused for text in each.state.pauses.values()})
+            return "paused", f"All workers are paused: {', '.join(why)}"
+        if not any(worker.state.phase == "calling" for worker in self.workers):
+            return "stopped", "No worker takes requests now"
+        return "calling", "Calls are placed"
+
+    @property
     def done_at(self) -> float | None:
         """When what waits to be taken will be, at this pace; None if that cannot be told."""
         all_paused = self.pause is not None or len(self.paused) == len(self.workers)

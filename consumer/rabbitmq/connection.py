@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import cache
 from typing import Any
 
 import aio_pika
@@ -73,10 +72,17 @@ class Addresses:
             self._turns.rotate(-1)
 
 
-@cache
+_KNOWN: dict[str, Addresses] = {}
+
+
 def addresses_of(urls: str) -> Addresses:
     """Return one and the same list for all connections, so that they use the same broker."""
-    return Addresses(urls)
+    return _KNOWN.setdefault(urls, Addresses(urls))
+
+
+def forget(urls: str) -> None:
+    """Forget a list, and the passwords in it."""
+    _KNOWN.pop(urls, None)
 
 
 def address_of(url: str, name: str) -> URL:

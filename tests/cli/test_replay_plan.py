@@ -13,18 +13,18 @@ import pytest
 from click.testing import CliRunner
 
 from consumer.blocks import Block
-from consumer.cli import replay
 from consumer.cli.main import main
-from consumer.cli.replay_plan import Plan
-from consumer.cli.replay_warnings import MANY, warnings_of
 from consumer.ledger import Ledger
 from consumer.ledger.workers import WorkerState
 from consumer.limits.calling_hours import CallingHours
 from consumer.messages import CallRequested, Defaults, read_request
 from consumer.messages.local_time import read_hours
+from consumer.operations import planning
 from consumer.operations.dead_letter import DeadLetter
 from consumer.operations.dead_letters import Replay
 from consumer.operations.pauses import blocked_at_hand
+from consumer.operations.replay_plan import Plan
+from consumer.operations.replay_warnings import MANY, warnings_of
 from tests.ledger.test_workers import worker
 from tests.workbench import Bench
 
@@ -123,7 +123,7 @@ async def test_an_operator_is_warned_by_the_clock_of_the_place(
         message = aio_pika.Message(body, headers={"x-reason": "refused"}, message_id=f"m{number}")
         await bench.channel.default_exchange.publish(message, f"{bench.queue}.dlq")
     late = SimpleNamespace(now=lambda: datetime(2026, 11, 20, 23, 10, tzinfo=UTC))
-    monkeypatch.setattr(replay, "datetime", late)
+    monkeypatch.setattr(planning, "datetime", late)
     monkeypatch.setenv("TZ", "UTC")
     names = ("rabbitmq_url", "exchange", "queue")
     env = {f"CALLS_{name.upper()}": str(bench.given[name]) for name in names}

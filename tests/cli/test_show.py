@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from consumer.cli.main import main
-from consumer.cli.show import total
 from consumer.ledger import Entry, Ledger
 from consumer.ledger.letter_acts import LetterAct
 from consumer.messages import CallOutcome
+from consumer.operations.proof import total
 from consumer.operations.report import Around, Report
 from tests.ledger.test_completions import ANSWERED, BUSY, note
 from tests.ledger.test_completions import started as put_started

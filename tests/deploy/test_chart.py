@@ -67,7 +67,9 @@ def render(values: Object, folder: Path = CHART) -> list[Object]:
 
 
 def one(objects: list[Object], kind: str, name: str = "") -> Object:
-    (found,) = [each for each in objects if each["kind"] == kind and named(each).endswith(name)]
+    """Return the one of a kind, the pages' own only by its name."""
+    known = [each for each in objects if each["kind"] == kind and named(each).endswith(name)]
+    (found,) = [each for each in known if name or not named(each).endswith("-web")]
     return found
 
 
@@ -261,6 +263,10 @@ def test_a_misspelt_key_is_refused(path: tuple[str, ...]) -> None:
 
 
 WRONG: dict[str, tuple[Object, str]] = {
+    "pages that cannot reach the ledger": (
+        MINIMAL | {"web": {"enabled": True}},
+        "web.enabled: needs ledger.kind postgresql",
+    ),
     "two replicas on SQLite": (MINIMAL | {"replicas": 2}, "/replicas.*maximum: got 2, want 1"),
     "a drain shorter than a call": (
         MINIMAL | {"settings": {"drainS": 65, "timeoutS": 65}},
@@ -610,6 +616,56 @@ def test_a_new_version_of_the_chart_alone_restarts_no_pod(values: Object, tmp_pa
 
     assert one(after, "Deployment")["metadata"]["labels"]["helm.sh/chart"].endswith("99.0.0")
     assert one(before, "Deployment")["spec"] == one(after, "Deployment")["spec"]
+
+
+# --- the operators' pages
+
+
+def test_pages_are_off_unless_asked_for() -> None:
+    assert not any(named(each).endswith("-web") for each in render(MINIMAL))
+
+
+def test_the_pages_pod_is_as_closed_as_the_workers_and_reads_the_same() -> None:
+    objects = rendered("web")
+    pod = one(objects, "Deployment", "-web")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    same = ("securityContext", "automountServiceAccountToken", "enableServiceLinks")
+
+    assert {name: pod[name] for name in same} == {
+        name: pods(objects)["worker"][name] for name in same
+    }
+    assert container["securityContext"] == worker(objects)["securityContext"]
+    assert container["envFrom"] == worker(objects)["envFrom"]
+    assert pod["volumes"][0] == pods(objects)["worker"]["volumes"][0]
+    assert container["args"] == ["web", "--host", "::", "--behind-proxy"]
+
+
+def test_only_the_ingress_controller_reaches_the_pages_and_it_speaks_tls() -> None:
+    objects = rendered("web")
+    (way,) = one(objects, "NetworkPolicy", "-web")["spec"]["ingress"]
+    (service,) = one(objects, "Service", "-web")["spec"]["ports"]
+    ingress = one(objects, "Ingress", "-web")["spec"]
+    (path,) = ingress["rules"][0]["http"]["paths"]
+    labels = one(objects, "Deployment", "-web")["spec"]["template"]["metadata"]["labels"]
+
+    assert (way["ports"][0]["port"], len(way["from"])) == (service["port"], 1)
+    assert path["backend"]["service"]["port"]["name"] == service["name"]
+    assert ingress["tls"] == [{"hosts": ["calls.example.com"], "secretName": "calls-certificate"}]
+    selector = one(objects, "Service", "-web")["spec"]["selector"]
+    assert selector.items() <= labels.items()
+    assert not selector.items() <= one(objects, "Pod")["metadata"]["labels"].items()
+
+
+def test_pages_with_a_certificate_of_their_own_speak_tls() -> None:
+    values = values_of("web") | {"web": {"enabled": True, "tlsSecret": "pages"}}
+    pod = one(render(values), "Deployment", "-web")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+
+    assert "--behind-proxy" not in container["args"]
+    assert container["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
+    assert {"name": "tls", "secret": {"secretName": "pages", "defaultMode": 0o440}} in pod[
+        "volumes"
+    ]
 
 
 # --- monitoring

@@ -154,6 +154,32 @@ async def test_every_field_can_change(ledger: Ledger) -> None:
     )
 
 
+async def test_outcomes_are_counted_by_the_hour(ledger: Ledger) -> None:
+    hour = 3600.0
+    for n, (state, at) in enumerate(
+        [("started", 0.2), ("started", hour - 0.1), ("failed", hour + 1), ("delayed", 1.0)]
+    ):
+        reason = "refused" if state == "failed" else None
+        await ledger.put(entry(f"r-{n}", state=state, changed_at=NOW + at, reason=reason), None)
+    await ledger.put(entry("before", state="started", changed_at=NOW - 1), None)
+
+    by_hour = await ledger.search.outcomes_by_hour(NOW)
+
+    assert sum(each.get("started", 0) for each in by_hour.values()) == 2
+    assert by_hour[1]["refused"] == 1
+    assert "refused" not in by_hour[0]
+
+
+async def test_what_waits_is_found_the_next_due_first(ledger: Ledger) -> None:
+    for n, due_at in enumerate((30.0, 10.0, 20.0)):
+        await ledger.put(entry(f"r-{n}", state="delayed", due_at=NOW + due_at), None)
+    await ledger.put(entry("done", state="started"), None)
+
+    found = await ledger.search.next_due(2)
+
+    assert [each.request_id for each in found] == ["r-1", "r-2"]
+
+
 async def test_each_change_is_a_new_version(ledger: Ledger) -> None:
     first = await put(ledger, entry())
     second = await put(ledger, replace(first, published=True), first)

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +91,7 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack(image: str, clone: Path) -> Iterator[Stack]:
-    any_port = {"SANDBOX_PORT": "", "PROMETHEUS_PORT": ""}
+    any_port = {"SANDBOX_PORT": "", "PROMETHEUS_PORT": "", "WEB_PORT": ""}
     stack = Stack(
         clone / "docker" / "compose.yaml",
         f"ship-{uuid4().hex[:8]}",
@@ -153,6 +155,26 @@ def test_prometheus_sees_both_workers_and_knows_the_alerts(stack: Stack) -> None
     groups = stack.get("prometheus", 9090, "/api/v1/rules")["data"]["groups"]
 
     assert [group["name"] for group in groups] == ["call-consumer"]
+
+
+def test_the_operator_signs_in_and_sees_that_calls_are_placed(stack: Stack) -> None:
+    address = docker("port", stack.container("web"), "8081").split()[0]
+    with httpx.Client(
+        base_url=f"http://{address}", trust_env=False, follow_redirects=True
+    ) as browser:
+
+        def form() -> re.Match[str] | None:
+            with suppress(httpx.TransportError):  # it may not listen yet
+                return re.search('name="csrf" value="(.+?)"', browser.get("/sign-in").text)
+            return None
+
+        until(form, READY_WITHIN_S)
+        found = form()
+        assert found
+        told = {"user": "operator", "password": "operator-not-a-secret", "csrf": found[1]}
+        page = browser.post("/sign-in", data=told, headers={"origin": f"http://{address}"})
+
+    assert "Calls are placed" in page.text
 
 
 def test_the_standby_goes_on_when_the_worker_is_killed_and_nobody_is_called_twice(

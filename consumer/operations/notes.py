@@ -4,7 +4,6 @@ import time
 from contextlib import AsyncExitStack
 from typing import Self
 
-from consumer.cli.console import who
 from consumer.ledger import Ledger, LedgerDown
 from consumer.ledger.letter_acts import LetterAct
 from consumer.operations.dead_letter import DeadLetter
@@ -13,10 +12,16 @@ from consumer.settings import Settings
 
 
 class Notes:
-    """Notes each act before it is done; nothing, where the ledger is not at hand here."""
+    """Notes each act before it is done; nothing, where the ledger is not at hand here.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: Where the ledger is.
+        who: Who acts.
+    """
+
+    def __init__(self, settings: Settings, who: str) -> None:
         self._settings = settings
+        self._who = who
         self._ledger: Ledger | None = None
         self._stack = AsyncExitStack()
 
@@ -40,7 +45,7 @@ class Notes:
                 act="replayed",
                 replay=letter.replay + 1,
                 done_at=time.time(),
-                done_by=who(),
+                done_by=self._who,
             )
         )
 
@@ -52,7 +57,7 @@ class Notes:
                 act="discarded",
                 replay=letter.replay,
                 done_at=time.time(),
-                done_by=who(),
+                done_by=self._who,
                 reason=why,
             )
         )

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
-from consumer.cli.replay_plan import Plan
 from consumer.operations.dead_letter import Groups
+from consumer.operations.replay_plan import Plan
 from consumer.output import shown_ids
 
 EVENING = 18

@@ -1,0 +1,94 @@
+"""`call-consumer web`: the operators' pages, for a browser."""
+
+import logging
+import ssl
+from pathlib import Path
+
+import click
+import uvicorn
+
+from consumer.addresses import is_loopback
+from consumer.cli.console import Failed, settings_or_exit
+from consumer.health import EVERYWHERE, LOOPBACK, listen
+from consumer.log import secret_parts, set_up
+from consumer.output import say
+from consumer.unreachable import cause_of
+
+PORT = 8081
+A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--host", default="localhost", show_default=True, help="Address to listen at.")
+@click.option("--port", default=PORT, show_default=True, help="Port; 0 takes a free one.")
+@click.option("--tls-cert", type=A_FILE, help="Certificate chain, PEM; with --tls-key.")
+@click.option("--tls-key", type=A_FILE, help="Its key, PEM.")
+@click.option("--behind-proxy", is_flag=True, help="A proxy in front of it speaks TLS.")
+@click.option(
+    "--idle-min",
+    type=click.FloatRange(min=0, min_open=True),
+    default=15.0,
+    show_default=True,
+    help="Minutes after which a session that is not used has ended.",
+)
+def web(  # noqa: PLR0913  # each is an option of the command
+    *,
+    host: str,
+    port: int,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    behind_proxy: bool,
+    idle_min: float,
+) -> None:
+    """Serve the operators' pages, until it is told to stop. Prints the address.
+
+    One signs in as a user of the broker, whose rights decide. Elsewhere than on this machine it is
+    served over TLS, or behind a proxy that speaks TLS.
+    """
+    if (tls_cert is None) != (tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key belong together")
+    tls = tls_cert is not None
+    if not (tls or behind_proxy or is_loopback(host)):
+        text = "would send passwords unencrypted: name --tls-cert and --tls-key, or --behind-proxy"
+        raise click.UsageError(f"--host {host} {text}")
+    try:
+        from consumer.web.app import build_app  # noqa: PLC0415  # Jinja2 is an extra
+        from consumer.web.guard import Place  # noqa: PLC0415
+        from consumer.web.sessions import Sessions  # noqa: PLC0415
+        from consumer.web.visit import Desk  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise Failed(f"{error.name} is missing: pip install 'call-consumer[web]'") from None
+    settings = settings_or_exit("rabbitmq_url")
+    secrets = [
+        part
+        for secret in (settings.rabbitmq_url, settings.webhook, settings.ledger_url)
+        if secret is not None
+        for part in secret_parts(secret.get_secret_value())
+    ]
+    set_up(settings.log_level, secrets)
+    # Somebody who leaves a page cuts its questions to the broker off; what matters is told on it.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+    desk = Desk(settings, Place(tls=tls, behind_proxy=behind_proxy), Sessions(idle_min * 60))
+    config = uvicorn.Config(
+        build_app(desk),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ssl_certfile=tls_cert,
+        ssl_keyfile=tls_key,
+        timeout_graceful_shutdown=2,
+    )
+    try:
+        config.load()  # a wrong certificate is told before anybody may connect
+        hosts = {"localhost": LOOPBACK, "::": EVERYWHERE}.get(host, (host,))
+        listeners = listen(hosts, port)
+    except ssl.SSLError as error:
+        raise Failed(f"--tls-cert and --tls-key cannot be used: {error.reason}") from None
+    except OSError as error:
+        text = f"cannot listen at {host} port {port} ({cause_of(error)}): name another --port"
+        raise Failed(text) from None
+    address, bound = listeners[0].getsockname()[:2]
+    place = f"[{address}]" if ":" in address else address
+    say(f"http{'s' if tls else ''}://{place}:{bound}/")
+    uvicorn.Server(config).run(sockets=listeners)

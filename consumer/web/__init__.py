@@ -1,0 +1,1 @@
+"""The operators' pages, for a browser: a view of what `operations/` does, and no second truth."""
