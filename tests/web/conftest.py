@@ -14,7 +14,8 @@ import pytest
 import uvicorn
 from playwright.async_api import async_playwright
 
-from consumer.demo.private_node import PrivateNode, find_server
+from consumer.demo.private_node import PrivateNode
+from consumer.demo.ways import find_server
 from consumer.web.app import build_app
 from consumer.web.guard import Place
 from consumer.web.sessions import Sessions
