@@ -108,7 +108,9 @@ def _row_of(  # noqa: PLR0913, PLR0917  # one for each column
 ) -> WorkerRow:
     """Read a row; a worker of another version may know other things to say."""
     known = {each.name for each in fields(WorkerState)}
-    state = WorkerState(**{k: v for k, v in json.loads(detail).items() if k in known})
+    told = {k: v for k, v in json.loads(detail).items() if k in known}
+    told["policies"] = tuple(told.get("policies", ()))
+    state = WorkerState(**told)
     return WorkerRow(
         owner=owner,
         host=host,

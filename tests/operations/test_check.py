@@ -151,7 +151,7 @@ async def test_requests_that_wait_where_no_worker_is_are_wrong(bench: Bench, whe
 async def test_requests_that_wait_for_a_paused_worker_are_not_without_one(bench: Bench) -> None:
     async with bench.running() as app:
         app.subscription.pause("test")
-        await bench.until(lambda: not app.subscription.consuming)
+        await app.subscription.until_idle()
         await bench.ask()
         found = (await findings(bench))["workers"]
 
