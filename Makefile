@@ -39,7 +39,7 @@ demo: broker $(DEMO_READY) ## Start broker, sandbox and worker, place a dozen ca
 
 test: broker $(READY) ## Run the tests, with coverage (ARGS=... goes to pytest)
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest --numprocesses 6 --dist loadgroup $(ARGS)
+	@$(BIN)/coverage run -m pytest --numprocesses 4 --dist loadgroup $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
 	@$(BIN)/coverage report --fail-under=100 --include='consumer/decision.py,consumer/reconciliation.py,consumer/bitrix24/errors.py,consumer/bitrix24/lookup.py,consumer/bitrix24/responses.py,consumer/steps.py,consumer/results.py,consumer/ledger/changes.py'

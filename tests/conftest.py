@@ -93,6 +93,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=secrets.randbelow(10**6), help="Of the inputs.")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what one process has to do alone, or the others would wait for it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say how to draw the same hostile inputs again."""
     return f"hostile inputs: --seed {config.getoption('seed')}"

@@ -84,7 +84,7 @@ class Kept:
 
     def __init__(self, url: str) -> None:
         self.process = start(url, "--keep")
-        self.output = read_until(self.process, "tail -f")
+        self.output = read_until(self.process, "Or in a browser")
         exports = re.findall(r'export (\w+)="(.*)"', self.output)
         self.settings = {n: v.replace("$TEST_RABBITMQ_URL", url) for n, v in exports}
 
@@ -193,7 +193,7 @@ def test_all_that_a_kept_demo_says_to_try_works(kept: Kept) -> None:
 
 async def test_ctrl_c_ends_a_kept_demo_and_all_it_started(kept: Kept, rabbitmq_url: str) -> None:
     folder = folder_in(kept.output)
-    assert len(processes_in(folder)) == 2
+    assert len(processes_in(folder)) == 3  # sandbox, worker, pages
     assert await is_there(rabbitmq_url, queue=kept.settings["CALLS_QUEUE"])
 
     kept.process.send_signal(signal.SIGINT)
@@ -364,18 +364,25 @@ def test_without_a_broker_the_demo_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 def stage(tmp_path: Path) -> Iterator[DemoEnvironment]:
     log = tmp_path / "worker.log"
     log.write_text("".join(f"line {n}\n" for n in range(20)))
-    settings = {"CALLS_RABBITMQ_URL": "amqp://", "CALLS_BITRIX24_URL": "http://127.0.0.1:1/rest/"}
+    settings = {
+        "CALLS_RABBITMQ_URL": "amqp://127.0.0.1:1/",
+        "CALLS_BITRIX24_URL": "http://127.0.0.1:1/rest/",
+    }
     with subprocess.Popen(["/bin/true"]) as worker:
         yield DemoEnvironment(
             settings, build_topology("calls", "call.requested", (1,)), worker, log
         )
 
 
-def test_a_worker_that_ends_ends_the_kept_demo(stage: DemoEnvironment) -> None:
+def test_a_worker_that_ends_ends_the_kept_demo(
+    stage: DemoEnvironment, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(
         DemoFailed, match=r"the worker has ended\. The end of worker\.log:\nline 10"
     ):
         stay(stage)
+
+    assert "call-consumer dlq list" in capsys.readouterr().out  # numbers to try are there, too
 
 
 def test_what_does_not_add_up_ends_with_the_workers_log_and_exit_1(
