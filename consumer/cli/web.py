@@ -3,6 +3,7 @@
 import logging
 import ssl
 from pathlib import Path
+from socket import socket
 
 import click
 import uvicorn
@@ -88,7 +89,17 @@ def web(  # noqa: PLR0913  # each is an option of the command
     except OSError as error:
         text = f"cannot listen at {host} port {port} ({cause_of(error)}): name another --port"
         raise Failed(text) from None
+    if not (tls or behind_proxy):
+        _see_loopback(host, listeners)
     address, bound = listeners[0].getsockname()[:2]
     place = f"[{address}]" if ":" in address else address
     say(f"http{'s' if tls else ''}://{place}:{bound}/")
     uvicorn.Server(config).run(sockets=listeners)
+
+
+def _see_loopback(host: str, listeners: list[socket]) -> None:
+    """See that *host*, whatever resolved it, is this machine alone."""
+    if not all(is_loopback(listener.getsockname()[0]) for listener in listeners):
+        for listener in listeners:
+            listener.close()
+        raise Failed(f"{host} is not this machine alone: name --tls-cert and --tls-key")

@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from consumer.cli.web import web
+from consumer.health import listen
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from tests.commands import Command
@@ -26,6 +28,19 @@ def test_elsewhere_it_wants_tls(host: str) -> None:
 
     assert done.exit_code == 2
     assert "--tls-cert and --tls-key, or --behind-proxy" in done.output
+
+
+def test_a_name_of_this_machine_that_leads_elsewhere_wants_tls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def elsewhere(_: object, port: int) -> list[socket.socket]:
+        return listen(["0.0.0.0"], port)  # as the resolver might lead us
+
+    monkeypatch.setattr("consumer.cli.web.listen", elsewhere)
+    done = CliRunner().invoke(web, ["--host", "calls.localhost", "--port", "0"], env=URL)
+
+    assert done.exit_code == 1
+    assert "calls.localhost is not this machine alone" in done.output
 
 
 def test_a_certificate_needs_its_key() -> None:
