@@ -46,10 +46,12 @@ def read_kind(text: str) -> Kind:
         BadFilter: It is none.
     """
     try:
-        reason, code, description = json.loads(text)
+        reason, code, description = words = json.loads(text)
     except (ValueError, TypeError, RecursionError):
-        raise BadFilter("That group cannot be read: look again") from None
-    return str(reason), code, description
+        words = [None]
+    if not all(isinstance(each, str | None) for each in words) or words[0] is None:
+        raise BadFilter("That group cannot be read: look again")
+    return reason, code, description
 
 
 def number_of(text: str, defaults: Defaults) -> str:

@@ -13,6 +13,7 @@ from consumer.operations.edits import FIELDS, BadEdit, read_edit
 from consumer.operations.filters import read_filter, read_kind
 
 LONGEST_REASON = 200
+SLOWEST_PER_S = 0.001
 
 
 class BadForm(OperatorError):
@@ -59,8 +60,8 @@ class Form:
             rate = float(text) if text else None
         except ValueError:
             rate = math.nan
-        if rate is not None and not 0 < rate < math.inf:
-            raise BadForm("At most so many a second: write a number above 0, as 0.5")
+        if rate is not None and not SLOWEST_PER_S <= rate < math.inf:
+            raise BadForm(f"At most so many a second: write {SLOWEST_PER_S} or more, as 0.5")
         return rate
 
     @property
