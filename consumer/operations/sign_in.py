@@ -33,7 +33,9 @@ async def signed_in(settings: Settings, user: str, password: str) -> Settings:
     Raises:
         NotSignedIn: It does not.
     """
-    if not user or not user.isprintable() or max(len(user), len(password)) > LONGEST:
+    readable = user.isprintable() and "\0" not in password  # that would part user and password
+    # With no password aiormq would try "guest".
+    if not (user and password and readable) or max(len(user), len(password)) > LONGEST:
         raise NotSignedIn("Write name and password of a user of the broker.", 400)
     url = signed_in_as(settings.needed("rabbitmq_url"), user, password)
     theirs = settings.model_copy(update={"rabbitmq_url": SecretStr(url)})
@@ -65,7 +67,8 @@ class Attempts:
     def begin(self, **tried: str) -> float:
         """Note an attempt before it is made; return for how many seconds it has to wait."""
         now = self._clock()
-        known = {key: self._failed.get(key, (0, now)) for key in tried.items()}
+        keys = ((kind, tried_by[:LONGEST]) for kind, tried_by in tried.items())
+        known = {key: self._failed.get(key, (0, now)) for key in keys}
         if (wait_s := max(until for _, until in known.values()) - now) > 0:
             return wait_s
         for key, (count, _) in known.items():

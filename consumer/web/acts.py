@@ -10,6 +10,8 @@ from consumer.operations.survey import Selection
 from consumer.web.letters import OVERVIEW
 from consumer.web.visit import Visit, go_to
 
+ONCE = "A yes counts once. Now and Dead letters show what came of it."
+
 
 async def show(visit: Visit) -> Response:
     """Ask."""
@@ -20,7 +22,8 @@ async def yes(visit: Visit) -> Response:
     """Do it, once; what was looked at before is out of date."""
     proposal = visit.kept(Proposal)
     await proposal.allow()
-    del visit.session.kept[visit.word]
+    if visit.session.kept.pop(visit.word, None) is None:  # a second click, while that was asked
+        return visit.page("told", title="Answered before", kind="warn", text=ONCE)
     visit.session.kept.pop(OVERVIEW, None)
     for kept in visit.session.kept.values():
         if isinstance(kept, Selection):

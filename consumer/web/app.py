@@ -8,11 +8,11 @@ from importlib.resources import files
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from consumer.errors import OperatorError
 from consumer.operations.forms import Form
@@ -40,8 +40,8 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/dead-letters", letters.look_again),
     ("POST", "/choose", letters.choose),
     ("GET", "/letters/{word}", letters.letters),
-    ("GET", "/letters/{word}/{n:int}", letters.request),
-    ("POST", "/letters/{word}/{n:int}", letters.request),
+    ("GET", "/letters/{word}/{n}", letters.request),
+    ("POST", "/letters/{word}/{n}", letters.request),
     ("POST", "/requests", letters.search),
     ("GET", "/requests/{word}", letters.request),
     ("POST", "/requests/{word}", letters.request),
@@ -67,8 +67,8 @@ LIVE: tuple[tuple[str, Handler], ...] = (
 log = structlog.get_logger(__name__)
 
 
-def build_app(desk: Desk) -> Starlette:
-    """Serve the pages."""
+def build_app(desk: Desk) -> ASGIApp:
+    """Serve the pages; the guard is outside of all, so that no answer goes without it."""
 
     async def show_form(request: Request) -> Response:
         return sign_in.show_form(desk, request)
@@ -88,12 +88,11 @@ def build_app(desk: Desk) -> Starlette:
     ]
     routes += [Route(path, _serve(desk, page), methods=[how]) for how, path, page in PAGES]
     routes += [Route(path, _serve(desk, page, used=False)) for path, page in LIVE]
-    return Starlette(
-        routes=routes,
-        middleware=[Middleware(Guard, place=desk.place)],
-        exception_handlers={404: _missing, 405: _missing},
-        lifespan=lifespan,
+    app = Starlette(
+        routes=routes, exception_handlers={404: _missing, 405: _missing}, lifespan=lifespan
     )
+    app.router.redirect_slashes = False  # it would lead to whatever the Host header names
+    return Guard(app, desk.place)
 
 
 async def _missing(_: Request, __: Exception) -> Response:

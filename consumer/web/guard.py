@@ -44,9 +44,17 @@ class Place:
         """Refuse a name that another has made lead here, and a form of another page."""
         if not (self.tls or self.behind_proxy or _is_local(headers)):
             return PlainTextResponse("Open this page by the address that was printed.\n", 421)
-        if method not in {"GET", "HEAD"} and not _is_ours(headers):
+        if method not in {"GET", "HEAD"} and not self._is_ours(headers):
             return PlainTextResponse("This form does not come from here.\n", 403)
         return None
+
+    def _is_ours(self, headers: Headers) -> bool:
+        """Tell whether a form comes from one of our pages, as far as the browser says."""
+        if (origin := headers.get("origin")) is None:
+            return headers.get("sec-fetch-site") == "same-origin"
+        scheme, _, host = origin.lower().partition("://")
+        safe = scheme == "https" or not self.is_encrypted(headers)
+        return safe and host == headers.get("host", "").lower() != ""
 
 
 def _is_local(headers: Headers) -> bool:
@@ -54,13 +62,6 @@ def _is_local(headers: Headers) -> bool:
         return is_loopback(urlsplit(f"//{headers.get('host', '')}").hostname or "")
     except ValueError:
         return False
-
-
-def _is_ours(headers: Headers) -> bool:
-    """Tell whether a form comes from one of our pages, as far as the browser says."""
-    if (origin := headers.get("origin")) is None:
-        return headers.get("sec-fetch-site") == "same-origin"
-    return origin.partition("://")[2].lower() == headers.get("host", "").lower() != ""
 
 
 class Guard:

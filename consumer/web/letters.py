@@ -1,5 +1,7 @@
 """Dead letters in groups, a group's letters, and one request from published to completed."""
 
+import re
+
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -62,9 +64,17 @@ async def search(visit: Visit) -> Response:
     return go_to(f"/requests/{_select(visit, Choice(ids=frozenset([id_])))}")
 
 
+def _place(visit: Visit) -> int | None:
+    """Return the place in a list that the address names; None where it names no list."""
+    n: str | None = visit.request.path_params.get("n")
+    if n is not None and not re.fullmatch("[0-9]{1,4}", n):
+        raise HTTPException(404)
+    return None if n is None else int(n)
+
+
 async def request(visit: Visit) -> Response:
     """Show one request: of a list, or what was searched for; a form reveals number and text."""
-    selection, n = visit.kept(Selection), visit.request.path_params.get("n")
+    selection, n = visit.kept(Selection), _place(visit)
     found, error = selection.listed(n), ""
     if n is None:
         if not await selection.shown.wait():

@@ -28,6 +28,8 @@ def live(part: Callable[[Visit], Awaitable[str]]) -> Callable[[Visit], Awaitable
 
 
 async def _events(visit: Visit, part: Callable[[Visit], Awaitable[str]]) -> AsyncIterator[str]:
+    if visit.session.streams >= MOST_STREAMS:  # many were asked for at once
+        return
     visit.session.streams += 1
     try:
         while visit.desk.sessions.find(visit.session.token, used=False) is not None:

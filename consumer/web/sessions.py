@@ -12,6 +12,8 @@ from consumer.rabbitmq.connection import forget
 from consumer.settings import Settings
 
 MOST_SESSIONS = 200
+MOST_OF_ONE = 20
+"""Sessions of one user, who else could end those of all others by signing in again and again."""
 MOST_KEPT = 24
 """Things one session remembers; each may hold some thousands of dead letters."""
 LONGEST_S = 12 * 3600.0
@@ -73,10 +75,12 @@ class Sessions:
         self._open: OrderedDict[str, Session] = OrderedDict()
 
     def add(self, session: Session) -> None:
-        """Begin a session; where there are too many, the oldest ends."""
+        """Begin a session; where there are too many, the oldest ends: of that user, or of all."""
         self._open[session.token] = session
-        if len(self._open) > MOST_SESSIONS:
-            self.end(next(iter(self._open.values())))
+        every = list(self._open.values())
+        own = [each for each in every if each.user == session.user]
+        if len(own) > MOST_OF_ONE or len(every) > MOST_SESSIONS:
+            self.end((own if len(own) > MOST_OF_ONE else every)[0])
 
     def find(self, token: str, *, used: bool = True) -> Session | None:
         """Return the session of a token, if it has not ended; *used* lets it live on."""

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 from structlog.testing import capture_logs
 
-from consumer.operations.sign_in import Attempts
+from consumer.operations.forms import Form
+from consumer.operations.sign_in import Attempts, NotSignedIn, signed_in
 from consumer.rabbitmq import connection
 from consumer.web.guard import POLICY, Place
-from consumer.web.sessions import LONGEST_S, MOST_KEPT, MOST_SESSIONS, Session, Sessions
+from consumer.web.live import MOST_STREAMS, live
+from consumer.web.sessions import (
+    LONGEST_S,
+    MOST_KEPT,
+    MOST_OF_ONE,
+    MOST_SESSIONS,
+    Session,
+    Sessions,
+)
+from consumer.web.visit import Visit
 from tests.web.conftest import Pages, served
 
 if TYPE_CHECKING:
@@ -181,6 +195,103 @@ def test_what_a_client_says_of_itself_counts_only_behind_a_proxy() -> None:
     assert Place().client(told, "127.0.0.1") == "127.0.0.1"  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("origin", "ours"),
+    [("https://calls.example", True), ("http://calls.example", False), ("calls.example", False)],
+)
+def test_behind_a_proxy_a_form_comes_over_tls(origin: str, *, ours: bool) -> None:
+    told = Headers({"host": "calls.example", "origin": origin})
+
+    assert (Place(behind_proxy=True).refusal("POST", told) is None) == ours
+
+
+async def test_a_neighbour_who_sets_our_cookies_gets_nothing_by_it(client: Client) -> None:
+    told = {"cookie": "call-consumer-form=known; call-consumer=known"}
+    form = await client.http.get("/sign-in", headers=told)
+    fields = {"user": "ann", "password": "nna", "csrf": "known"}
+    answer = await client.http.post("/sign-in", data=fields, headers=client.ours | told)
+
+    assert csrf_of(form) not in {"", "known"}
+    assert answer.status_code == 403
+    assert (await client.sign_in()).status_code == 303
+
+
+async def test_over_tls_no_neighbour_can_set_our_cookies(bench: Bench) -> None:
+    async with served(bench, behind_proxy=True) as pages:
+        client = Client(pages)
+        client.http.headers["host"] = "calls.example"
+        client.ours = {"origin": "https://calls.example"}
+        form = await client.http.get("/sign-in")
+        cookie = form.headers["set-cookie"].partition(";")[0]
+        told = {"user": "ann", "password": "nna", "csrf": csrf_of(form)}
+        answers = [
+            await client.http.post("/sign-in", data=told, headers=client.ours | {"cookie": given})
+            for given in (cookie.removeprefix("__Host-"), cookie)
+        ]
+        _, session = answers[1].headers.get_list("set-cookie")
+        page = await client.http.get("/", headers={"cookie": session.partition(";")[0]})
+        ours = {"cookie": session.partition(";")[0]} | client.ours
+        out = await client.http.post("/sign-out", data={"csrf": csrf_of(page)}, headers=ours)
+        await client.http.aclose()
+
+    assert [answer.status_code for answer in answers] == [403, 303]
+    for told_to_browser in (session, out.headers["set-cookie"]):
+        assert re.match("__Host-call-consumer=.*; Path=/; .*Secure$", told_to_browser)
+        assert "Domain" not in told_to_browser
+    assert "Max-Age=0" in out.headers["set-cookie"]
+
+
+async def test_no_answer_is_without_the_guard(client: Client) -> None:
+    await client.sign_in()
+    for path in ("/letters/x/" + "9" * 5_000, "/blocks/", "/static", "/static/..%2f..%2fapp.py"):
+        answer = await client.http.get(path)
+        assert answer.status_code == 404
+        assert answer.headers["content-security-policy"] == POLICY
+
+
+async def test_a_second_click_does_nothing(client: Client) -> None:
+    await client.sign_in()
+    asked = await client.post("/blocks", kind="line", value="reg1", reason="why not")
+    with capture_logs() as logged:
+        answers = await asyncio.gather(*(client.post(asked.headers["location"]) for _ in range(3)))
+
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert sorted("Answered before" in answer.text for answer in answers) == [False, True, True]
+    assert [line["event"] for line in logged if line["event"] in {"block.added", "web.bug"}] == [
+        "block.added"
+    ]
+
+
+async def test_streams_of_one_session_are_bounded_however_fast_they_come(client: Client) -> None:
+    await client.sign_in()
+    session = client.pages.desk.sessions.find(client.http.cookies["call-consumer"])
+    assert session is not None
+    request = Request({"type": "http", "method": "GET", "path": "/", "headers": []})
+    visit = Visit(client.pages.desk, request, session, Form({}))
+
+    async def part(_: Visit) -> str:
+        return "now"
+
+    async def begin() -> AsyncIterator[str]:
+        answer = await live(part)(visit)
+        assert isinstance(answer, StreamingResponse)
+        return aiter(answer.body_iterator)  # type: ignore[arg-type]
+
+    streams = [await begin() for _ in range(MOST_STREAMS + 1)]
+    told = [await anext(stream, "nothing") for stream in streams]
+    for stream in streams:
+        await stream.aclose()  # type: ignore[attr-defined]
+
+    assert told == ["data: now\n\n"] * MOST_STREAMS + ["nothing"]
+    assert session.streams == 0
+
+
+async def test_passwords_that_the_broker_would_misread_are_not_tried(client: Client) -> None:
+    for password in ("", "a\0b"):
+        with pytest.raises(NotSignedIn, match="Write name and password"):
+            await signed_in(client.pages.desk.settings, "guest", password)
+
+
 async def test_a_form_that_is_too_large_or_no_form_is_refused(client: Client) -> None:
     await client.sign_in()
 
@@ -210,6 +321,7 @@ async def test_wrong_words_in_forms_are_told(client: Client) -> None:
         ("/choose", {"then": "letters", "since": "once"}, "Since: write 7d"),
         ("/choose", {"then": "letters", "metadata": "campaign"}, "KEY=VALUE"),
         ("/choose", {"then": "letters", "group": "[1"}, "cannot be read"),
+        ("/choose", {"then": "letters", "group": '["a", {}, []]'}, "cannot be read"),
         ("/pause", {"reason": ""}, "in a few words why"),
         ("/cancel", {"reason": "x", "ids": ""}, "no request is chosen"),
         ("/cancel", {"reason": "x", "ids": "a b"}, "request_id"),
@@ -222,7 +334,7 @@ async def test_wrong_words_in_forms_are_told(client: Client) -> None:
 
 def test_sessions_and_what_they_keep_are_bounded() -> None:
     sessions = Sessions(60)
-    made = [a_session() for _ in range(MOST_SESSIONS + 1)]
+    made = [a_session(f"user {n}") for n in range(MOST_SESSIONS + 1)]
     for session in made:
         sessions.add(session)
     words = [made[-1].keep(n) for n in range(MOST_KEPT + 1)]
@@ -234,10 +346,28 @@ def test_sessions_and_what_they_keep_are_bounded() -> None:
     assert sessions.find(made[-1].token) is None
 
 
-def a_session() -> Session:
+def test_who_signs_in_again_and_again_ends_nobody_elses_session() -> None:
+    sessions = Sessions(60)
+    other = a_session("bob")
+    made = [a_session() for _ in range(MOST_SESSIONS)]
+    for session in (other, *made):
+        sessions.add(session)
+
+    assert sessions.find(other.token) is other
+    assert len([one for one in made if sessions.find(one.token)]) == MOST_OF_ONE
+
+
+def test_attempts_hold_little_whatever_is_tried() -> None:
+    attempts = Attempts(lambda: 0.0)
+    attempts.begin(user="x" * 60_000, client="guesser")
+
+    assert len(str(vars(attempts))) < 1_000
+
+
+def a_session(user: str = "ann") -> Session:
     from consumer.settings import Settings  # noqa: PLC0415
 
-    return Session("ann", Settings.model_validate({"rabbitmq_url": "amqp://ann:nna@localhost/"}))
+    return Session(user, Settings.model_validate({"rabbitmq_url": "amqp://ann:nna@localhost/"}))
 
 
 async def test_a_user_who_is_locked_out_is_out_at_once(client: Client, bench: Bench) -> None:
