@@ -20,6 +20,8 @@ from consumer.tracing.spans import Spans
 
 NAME = "call-consumer"
 SAY_AGAIN_S = 300.0
+SECRET = re.compile(r"(?<=/)[^\s'\")]+|[^\s'\"/]+(?=@)|(?<=header value: ).+", re.DOTALL)
+"""A vendor's address may have a token in its path or before its host; a header is one."""
 TELL_OF_FAILURES = (OTLPSpanExporter.__module__, BatchProcessor.__module__)
 
 log = structlog.get_logger(__name__)
@@ -71,8 +73,7 @@ class _Failures(logging.Filter):
         """Keep every line of the exporter's."""
         if record.levelno >= logging.WARNING and time.monotonic() >= self.next_at:
             self.next_at = time.monotonic() + SAY_AGAIN_S
-            # A vendor's address may have a token in its path.
-            reason = re.sub(r"/[^\s'\")]+", "/…", record.getMessage())
+            reason = SECRET.sub("…", record.getMessage())
             log.warning("traces.lost", reason=reason)
         return False
 

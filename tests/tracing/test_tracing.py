@@ -20,6 +20,7 @@ from consumer.health import build_app
 from consumer.operations.dead_letter import read_dead_letter
 from consumer.operations.dead_letters import Replay, send_back
 from consumer.rabbitmq.topology import topology_of
+from tests import canary
 from tests.collector import Collector, collecting
 
 if TYPE_CHECKING:
@@ -355,6 +356,30 @@ async def test_a_collector_that_refuses_is_quoted(bench: Bench, collector: Colle
 
     (line,) = lost(lines)
     assert "401" in str(line["reason"])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"{canary.SECRET}@127.0.0.1:9"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:9/{canary.SECRET}"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", f"authorization=x%0A{canary.SECRET}"),
+    ],
+)
+async def test_no_line_about_a_collector_shows_its_token(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setenv(variable, value)
+    with structlog.testing.capture_logs() as lines:
+        tracing.start()
+        with tracing.processing("q", "q", "r", TRACE):
+            pass
+        await tracing.stop()
+
+    assert len(lost(lines)) == 1
+    assert canary.seen_in(str(lines)) == []
 
 
 def lost(lines: list[Any]) -> list[Any]:
