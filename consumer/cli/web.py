@@ -53,7 +53,7 @@ def web(  # noqa: PLR0913  # each is an option of the command
         text = "would send passwords unencrypted: name --tls-cert and --tls-key, or --behind-proxy"
         raise click.UsageError(f"--host {host} {text}")
     try:
-        from consumer.web.app import build_app  # noqa: PLC0415  # Jinja2 is an extra
+        from consumer.web.app import Server, build_app  # noqa: PLC0415  # Jinja2 is an extra
         from consumer.web.guard import Place  # noqa: PLC0415
         from consumer.web.sessions import Sessions  # noqa: PLC0415
         from consumer.web.visit import Desk  # noqa: PLC0415
@@ -94,7 +94,7 @@ def web(  # noqa: PLR0913  # each is an option of the command
     address, bound = listeners[0].getsockname()[:2]
     place = f"[{address}]" if ":" in address else address
     say(f"http{'s' if tls else ''}://{place}:{bound}/")
-    uvicorn.Server(config).run(sockets=listeners)
+    Server(config, desk).run(sockets=listeners)
 
 
 def _see_loopback(host: str, listeners: list[socket]) -> None:

@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.resources import files
+from socket import socket
 
 import structlog
+import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -65,6 +67,24 @@ LIVE: tuple[tuple[str, Handler], ...] = (
 )
 
 log = structlog.get_logger(__name__)
+
+
+class Server(uvicorn.Server):
+    """Ends all sessions before it stops: a stream to a browser would end only by force.
+
+    Args:
+        config: As uvicorn has it.
+        desk: What the pages share.
+    """
+
+    def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
+        super().__init__(config)
+        self._desk = desk
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop."""
+        self._desk.sessions.end_all()
+        await super().shutdown(sockets)
 
 
 def build_app(desk: Desk) -> ASGIApp:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
@@ -36,7 +37,8 @@ async def _events(visit: Visit, part: Callable[[Visit], Awaitable[str]]) -> Asyn
             await see_may_still_look(visit.settings)
             html = await part(visit)
             yield "".join(f"data: {line}\n" for line in html.splitlines()) + "\n"
-            await asyncio.sleep(EVERY_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(visit.session.ended.wait(), EVERY_S)
     except (OperatorError, HTTPException):
         pass
     finally:

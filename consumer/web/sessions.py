@@ -1,5 +1,6 @@
 """Who is signed in: in the memory of this process alone, passwords too."""
 
+import asyncio
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Session:
         settings: Those of the process, with the broker's user that signed in.
         csrf: What every form of this session sends back.
         kept: What its pages are about, by words that tell nothing: no id is in an address.
+        ended: Set once it has ended.
     """
 
     user: str
@@ -37,6 +39,7 @@ class Session:
     seen_at: float = field(default_factory=monotonic)
     kept: OrderedDict[str, object] = field(default_factory=OrderedDict, repr=False)
     streams: int = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     def see_own(self, csrf: str) -> None:
         """See that a form is one of this session.
@@ -96,7 +99,13 @@ class Sessions:
     def end(self, session: Session) -> None:
         """End a session, and forget its password."""
         self._open.pop(session.token, None)
+        session.ended.set()
         for thing in session.kept.values():
             _stop(thing)
         session.kept.clear()
         forget(session.settings.needed("rabbitmq_url"))
+
+    def end_all(self) -> None:
+        """End all sessions, and what is sent to them."""
+        for session in list(self._open.values()):
+            self.end(session)

@@ -16,7 +16,7 @@ from playwright.async_api import async_playwright
 
 from consumer.demo.private_node import PrivateNode
 from consumer.demo.ways import find_server
-from consumer.web.app import build_app
+from consumer.web.app import Server, build_app
 from consumer.web.guard import Place
 from consumer.web.sessions import Sessions
 from consumer.web.visit import Desk
@@ -120,10 +120,10 @@ async def served(bench: Bench, *, idle_s: float = 900, **place: bool) -> AsyncIt
     """Serve the pages in this loop."""
     desk = Desk(bench.settings(), Place(**place), Sessions(idle_s))
     config = uvicorn.Config(
-        build_app(desk), port=0, log_config=None, server_header=False, timeout_graceful_shutdown=1
+        build_app(desk), port=0, log_config=None, server_header=False, timeout_graceful_shutdown=5
     )
     socket = config.bind_socket()
-    server = uvicorn.Server(config)
+    server = Server(config, desk)
     task = asyncio.create_task(server.serve(sockets=[socket]))
     while not server.started:  # noqa: ASYNC110  # it tells nobody
         await asyncio.sleep(0.01)

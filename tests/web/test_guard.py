@@ -286,6 +286,23 @@ async def test_streams_of_one_session_are_bounded_however_fast_they_come(client:
     assert session.streams == 0
 
 
+async def test_streams_end_with_their_session_and_with_the_server(bench: Bench) -> None:
+    async with served(bench) as pages:
+        clients = Client(pages), Client(pages)
+        told = []
+        for client in clients:
+            await client.sign_in()
+            told.append(asyncio.create_task(client.http.get("/live/now")))
+        await asyncio.sleep(0.2)
+        await clients[0].post("/sign-out")
+        ended = [await asyncio.wait_for(told[0], 1)]
+    ended.append(await told[1])
+    for client in clients:
+        await client.http.aclose()
+
+    assert all(answer.text.endswith("event: over\ndata:\n\n") for answer in ended)
+
+
 async def test_passwords_that_the_broker_would_misread_are_not_tried(client: Client) -> None:
     for password in ("", "a\0b"):
         with pytest.raises(NotSignedIn, match="Write name and password"):
