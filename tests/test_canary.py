@@ -14,10 +14,11 @@ import pytest
 
 from consumer.demo.private_node import free_ports
 from tests import canary
+from tests.collector import Collector, collecting
 from tests.portals import ForeignPortal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.commands import Command
     from tests.workbench import Bench
@@ -44,8 +45,19 @@ HEADERS = {
 }
 
 
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """Lend a collector that a worker's traces go to."""
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        yield collector
+
+
 async def test_no_output_of_a_worker_shows_what_was_planted(
-    bench: Bench, foreign: ForeignPortal, call_consumer: Callable[..., Command]
+    bench: Bench,
+    foreign: ForeignPortal,
+    call_consumer: Callable[..., Command],
+    collector: Collector,
 ) -> None:
     (free_port,) = free_ports(1)
     url = foreign.url.replace("foreign-s3cret", canary.SECRET)
@@ -80,6 +92,8 @@ async def test_no_output_of_a_worker_shows_what_was_planted(
     await bench.until(lambda: worker.code is not None)
 
     assert canary.seen_in(worker.stdout.read_bytes() + worker.stderr.read_bytes()) == []
+    assert collector.spans
+    assert canary.seen_in(b"".join(collector.bodies)) == []
     for page in pages:
         assert canary.seen_in(page.content) == []
     for event in bench.heard:  # a number goes back to who has sent it

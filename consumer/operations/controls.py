@@ -61,6 +61,10 @@ class Target:
         named = f"{self.key}={self.value}" if self.key else self.value
         return "a number" if self.kind == "number" else f"{self.kind} {named}"
 
+    def masked_in(self, text: str) -> str:
+        """Return *text* without the number, where that is what it is about."""
+        return masked(plain(text), [self.value]) if self.kind == "number" else text
+
     def __repr__(self) -> str:
         """Leave the value out: it may be a number."""
         return f"Target({self.kind!r}, {self.key!r})"
@@ -120,8 +124,7 @@ async def block(ledger: Ledger, target: Target, reason: str, by: str) -> InForce
     """
     if (known := await find_block(ledger, target)) is not None:
         return InForce(known, begun=False, under_way=await _under_way(ledger))
-    if target.kind == "number":
-        reason = masked(plain(reason), [target.value])
+    reason = target.masked_in(reason)
     stored = _stored(ledger, target)
     size = 2
     while True:

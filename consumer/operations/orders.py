@@ -59,7 +59,7 @@ async def propose_block(settings: Settings, target: Target, why: str, who: str) 
     return Proposal(
         title=f"Block {target.words}",
         yes="Add 1 block",
-        lines=[_waits(await status_of(settings)), then, f"because: {why}"],
+        lines=[_waits(await status_of(settings)), then, f"because: {target.masked_in(why)}"],
         allow=partial(see_may_order, settings),
         act=partial(_block, settings, target, why, who),
     )

@@ -49,6 +49,7 @@ async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]
         tracing.start()
         yield collector
         await tracing.stop()
+        assert canary.seen_in(b"".join(collector.bodies)) == []
 
 
 async def until_delayed(app: App, request_id: str) -> None:

@@ -28,6 +28,7 @@ from consumer.web.sessions import (
     Sessions,
 )
 from consumer.web.visit import Visit
+from tests import canary
 from tests.web.conftest import Pages, served
 
 if TYPE_CHECKING:
@@ -284,6 +285,32 @@ async def test_streams_of_one_session_are_bounded_however_fast_they_come(client:
 
     assert told == ["data: now\n\n"] * MOST_STREAMS + ["nothing"]
     assert session.streams == 0
+
+
+async def test_no_page_and_no_log_shows_what_was_planted(client: Client, bench: Bench) -> None:
+    shown = []
+    with capture_logs() as logged:
+        async with bench.running():
+            id_ = await bench.ask(canary.NUMBER, from_line="reg404")
+            await bench.event(id_)
+            await client.sign_in()
+            list_ = (await client.post("/choose", then="letters", all="1")).headers["location"]
+            found = (await client.post("/requests", id=id_)).headers["location"]
+            plan = list_.replace("letters", "replay")
+            paths = ["/", "/dead-letters", "/waiting", list_, f"{list_}/0", found]
+            plan_form = (await client.http.get(plan)).text
+            shown.append(plan_form.replace('placeholder="+12025550100"', ""))
+            fields = {"set-to_number": canary.NUMBER, "set-text_to_pronounce": canary.TEXT}
+            paths.append((await client.post(plan, **fields)).headers["location"])
+            block = {"kind": "number", "value": canary.NUMBER, "reason": canary.NUMBER}
+            paths.append((await client.post("/blocks", **block)).headers["location"])
+            shown += [(await client.http.get(path)).text for path in paths]
+            shown.append((await client.post(paths[-1])).text)
+            revealed = await client.post(f"{list_}/0")
+            shown.append((await client.http.get("/blocks")).text)
+
+    assert [canary.seen_in(text) for text in [*shown, str(logged)]] == [[]] * (len(shown) + 1)
+    assert canary.seen_in(revealed.text) == ["number", "text"]
 
 
 async def test_streams_end_with_their_session_and_with_the_server(bench: Bench) -> None:
