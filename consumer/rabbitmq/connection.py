@@ -91,6 +91,21 @@ def address_of(url: str, name: str) -> URL:
     return address if "heartbeat" in address.query else address.update_query(heartbeat=HEARTBEAT_S)
 
 
+class PlainConnection(aio_pika.Connection):
+    """A connection that is closed where it could not be opened.
+
+    aio-pika leaves that to the garbage collector, which cannot where no event loop runs.
+    """
+
+    async def connect(self, timeout: TimeoutType = None) -> None:  # noqa: ASYNC109
+        """Connect, or close."""
+        try:
+            await super().connect(timeout)
+        except BaseException:
+            await self.close()
+            raise
+
+
 async def connect(urls: str, name: str) -> aio_pika.Connection:
     """Open a plain connection that the broker's tools show under *name*.
 
@@ -108,7 +123,11 @@ async def connect(urls: str, name: str) -> aio_pika.Connection:
         url = addresses.first
         try:
             with refusals_named(url):
-                return await aio_pika.connect(address_of(url, name), timeout=CONNECT_TIMEOUT_S)
+                return await aio_pika.connect(
+                    address_of(url, name),
+                    timeout=CONNECT_TIMEOUT_S,
+                    connection_class=PlainConnection,
+                )
         except BaseException as error:  # who gives up waiting for a silent broker moves on, too
             addresses.move_on(url)
             if not isinstance(error, BrokerUnavailable):

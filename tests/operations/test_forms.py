@@ -91,7 +91,7 @@ def test_all_has_to_be_said() -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "fast"])
 def test_a_rate_is_a_number_above_zero(text: str) -> None:
-    with pytest.raises(OperatorError, match="above 0"):
+    with pytest.raises(OperatorError, match=r"0\.001 or more"):
         _ = form(rate=text).rate_per_s
 
 

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import re
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import aio_pika
@@ -17,7 +17,7 @@ from yarl import URL
 
 from consumer.demo import broker as devbroker
 from consumer.rabbitmq import connection as broker
-from consumer.rabbitmq.connection import address_of, addresses_of, connect
+from consumer.rabbitmq.connection import PlainConnection, address_of, addresses_of, connect
 from consumer.rabbitmq.declaration import NodeDown, WrongTopology, declare, explained
 from consumer.rabbitmq.losses import BrokerUnavailable, LossLog, link_losses, why_lost
 from consumer.rabbitmq.refusals import LoginRefused
@@ -98,6 +98,23 @@ async def test_why_nobody_can_be_reached_is_said(url: str, told: str) -> None:
         await connect(url, "test")
 
     assert not isinstance(caught.value, LoginRefused)
+
+
+async def test_a_connection_that_could_not_be_opened_is_not_left_to_the_garbage_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[PlainConnection] = []
+    initialise = PlainConnection.__init__
+
+    def watched(self: PlainConnection, *given: Any, **named: Any) -> None:  # noqa: ANN401
+        initialise(self, *given, **named)
+        made.append(self)
+
+    monkeypatch.setattr(PlainConnection, "__init__", watched)
+    with pytest.raises(BrokerUnavailable):
+        await connect("amqp://u:p@127.0.0.1:1/", "test")
+
+    assert [each.is_closed for each in made] == [True]
 
 
 async def test_a_broker_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
