@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.xdist_group("browser"),
-    # Who leaves a page cuts its stream off, in the middle of a question to the broker: aiormq
-    # leaves that link to the garbage collector.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 MISSING_LINE = "reg404"
