@@ -13,6 +13,7 @@ from consumer.cli.console import Failed, settings_or_exit
 from consumer.health import EVERYWHERE, LOOPBACK, listen
 from consumer.log import secret_parts, set_up
 from consumer.output import say
+from consumer.settings import Settings
 from consumer.unreachable import cause_of
 
 PORT = 8081
@@ -46,9 +47,9 @@ def web(  # noqa: PLR0913  # each is an option of the command
     One signs in as a user of the broker, whose rights decide. Elsewhere than on this machine it is
     served over TLS, or behind a proxy that speaks TLS.
     """
-    if (tls_cert is None) != (tls_key is None):
-        raise click.UsageError("--tls-cert and --tls-key belong together")
     tls = tls_cert is not None
+    if tls != (tls_key is not None):
+        raise click.UsageError("--tls-cert and --tls-key belong together")
     if not (tls or behind_proxy or is_loopback(host)):
         text = "would send passwords unencrypted: name --tls-cert and --tls-key, or --behind-proxy"
         raise click.UsageError(f"--host {host} {text}")
@@ -60,15 +61,7 @@ def web(  # noqa: PLR0913  # each is an option of the command
     except ModuleNotFoundError as error:
         raise Failed(f"{error.name} is missing: pip install 'call-consumer[web]'") from None
     settings = settings_or_exit("rabbitmq_url")
-    secrets = [
-        part
-        for secret in (settings.rabbitmq_url, settings.webhook, settings.ledger_url)
-        if secret is not None
-        for part in secret_parts(secret.get_secret_value())
-    ]
-    set_up(settings.log_level, secrets)
-    # Somebody who leaves a page cuts its questions to the broker off; what matters is told on it.
-    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+    _set_up_log(settings)
     desk = Desk(settings, Place(tls=tls, behind_proxy=behind_proxy), Sessions(idle_min * 60))
     config = uvicorn.Config(
         build_app(desk),
@@ -80,21 +73,37 @@ def web(  # noqa: PLR0913  # each is an option of the command
         ssl_keyfile=tls_key,
         timeout_graceful_shutdown=2,
     )
-    try:
-        config.load()  # a wrong certificate is told before anybody may connect
-        hosts = {"localhost": LOOPBACK, "::": EVERYWHERE}.get(host, (host,))
-        listeners = listen(hosts, port)
-    except ssl.SSLError as error:
-        raise Failed(f"--tls-cert and --tls-key cannot be used: {error.reason}") from None
-    except OSError as error:
-        text = f"cannot listen at {host} port {port} ({cause_of(error)}): name another --port"
-        raise Failed(text) from None
+    listeners = _listen(config, host, port)
     if not (tls or behind_proxy):
         _see_loopback(host, listeners)
     address, bound = listeners[0].getsockname()[:2]
     place = f"[{address}]" if ":" in address else address
     say(f"http{'s' if tls else ''}://{place}:{bound}/")
     Server(config, desk).run(sockets=listeners)
+
+
+def _set_up_log(settings: Settings) -> None:
+    secrets = [
+        part
+        for secret in (settings.rabbitmq_url, settings.webhook, settings.ledger_url)
+        if secret is not None
+        for part in secret_parts(secret.get_secret_value())
+    ]
+    set_up(settings.log_level, secrets)
+    # Somebody who leaves a page cuts its questions to the broker off; what matters is told on it.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+
+
+def _listen(config: uvicorn.Config, host: str, port: int) -> list[socket]:
+    try:
+        config.load()  # a wrong certificate is told before anybody may connect
+        hosts = {"localhost": LOOPBACK, "::": EVERYWHERE}.get(host, (host,))
+        return listen(hosts, port)
+    except ssl.SSLError as error:
+        raise Failed(f"--tls-cert and --tls-key cannot be used: {error.reason}") from None
+    except OSError as error:
+        text = f"cannot listen at {host} port {port} ({cause_of(error)}): name another --port"
+        raise Failed(text) from None
 
 
 def _see_loopback(host: str, listeners: list[socket]) -> None:
