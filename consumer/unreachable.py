@@ -44,6 +44,8 @@ def _known(error: BaseException) -> str | None:
             return _name(error)
         case FileNotFoundError():
             return "a certificate file that is named for it is not there"
+        case BlockingIOError():
+            return None  # so every connect begins: what ended it is said by another
         case TimeoutError():
             return "no answer in time"
         case OSError() if number := _number(error):

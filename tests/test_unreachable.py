@@ -31,7 +31,10 @@ def tls_error(reason: str | None) -> ssl.SSLError:
 
 NO_ISSUER = "unable to get local issuer certificate"
 MISMATCH = "Hostname mismatch, certificate is not valid for 'one'"
+OUT_OF_TIME = TimeoutError()
+OUT_OF_TIME.__context__ = BlockingIOError(errno.EINPROGRESS, "Operation now in progress")
 CAUSES: dict[str, tuple[BaseException, str]] = {
+    "out of time": (OUT_OF_TIME, "no answer in time"),
     "refused": (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "connection refused"),
     "several addresses refused": (
         OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 111] and again"),
