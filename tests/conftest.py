@@ -89,7 +89,7 @@ _servers = ExitStack()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a command ask for more than `make check` has time for."""
     parser.addoption("--histories", type=int, default=60, help="How many histories to make up.")
-    parser.addoption("--fuzz", type=int, default=250, help="How many hostile inputs to make up.")
+    parser.addoption("--fuzz", type=int, default=2500, help="How many hostile inputs to make up.")
     parser.addoption("--seed", type=int, default=secrets.randbelow(10**6), help="Of the inputs.")
 
 

@@ -1,6 +1,6 @@
 """Hostile bodies, headers, answers and history pages: each ends as the contract says.
 
-`make fuzz` makes up 100,000 of them, `make check` some hundreds. All are drawn by the seed that is
+`make fuzz` makes up 100,000 of them, `make check` some thousands. All are drawn by the seed that is
 printed first; `--seed` brings the same ones again.
 """
 
