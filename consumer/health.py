@@ -115,11 +115,12 @@ async def serve(port: int, parts: Parts) -> None:
         return
     config = uvicorn.Config(build_app(parts), log_config=None, access_log=False, lifespan="off")
     server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=listeners))
     try:
-        await server.serve(sockets=listeners)
+        await asyncio.shield(serving)
     except asyncio.CancelledError:
-        server.should_exit = True
+        # It closes its sockets itself: the loop would go on watching those closed by another,
+        # and be deaf on whichever connection gets the number of one.
+        server.should_exit = server.force_exit = True
+        await serving
         raise
-    finally:
-        for listener in listeners:
-            listener.close()

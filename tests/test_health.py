@@ -5,7 +5,7 @@ import errno
 import socket
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from consumer import housekeeping, metrics
 from consumer.app import App
 from consumer.bitrix24.known_words import code_label
-from consumer.health import EVERYWHERE, LOOPBACK, listen
+from consumer.health import EVERYWHERE, LOOPBACK, listen, serve
 from consumer.housekeeping import NoConsumer
 from consumer.messages import STARTED
 from consumer.sandbox import SandboxPortal
+from consumer.shutdown import end
 from tests.canary import SECRET
 from tests.links import Link
 from tests.workbench import Bench
@@ -220,6 +221,26 @@ async def test_a_taken_port_costs_nothing_but_a_log_line(bench: Bench, port: int
             event = await bench.event(await bench.ask())
 
     assert event.message.type == "call.started"
+
+
+async def test_once_it_has_ended_its_sockets_numbers_are_good_for_other_connections(
+    port: int, http: httpx.AsyncClient
+) -> None:
+    serving = asyncio.create_task(serve(port, dict))
+    await asyncio.sleep(0)  # it listens
+    assert (await http.get("/livez")).status_code == 200
+
+    await end([serving])
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", port), AsyncExitStack() as opened:
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            opened.callback(writer.close)
+            assert await asyncio.wait_for(reader.readexactly(5), 5) == b"hello"
 
 
 async def test_the_metrics_count_what_happened_and_name_nobody(
