@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 
+GROUP = "xdist_group"
+"""Has the marker that keeps tests in one of pytest-xdist's processes."""
+
 # A machine may be busy: how long an example takes says nothing.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
@@ -94,8 +97,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what one process has to do alone, or the others would wait for it at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    """Begin with what one process has to do alone, or the others would wait for it at the end.
+
+    Tests that need a private node share one, which takes 5 s of a processor to start.
+    """
+    for item in items:
+        if "node" in getattr(item, "fixturenames", ()) and not item.get_closest_marker(GROUP):
+            item.add_marker(pytest.mark.xdist_group("node"))
+    items.sort(key=lambda item: item.get_closest_marker(GROUP) is None)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -132,6 +141,8 @@ def rabbitmq_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def node() -> Iterator[devbroker.PrivateNode]:
     """Lend a broker that a test may administer, in a corner of its own; it is costly to start."""
+    if devbroker.find_server() is None:
+        pytest.skip("rabbitmq-server is not installed, so no broker can be administered")
     with devbroker.PrivateNode() as node:
         yield node
 

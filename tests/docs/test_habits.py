@@ -22,7 +22,9 @@ OURS = [
     file
     for pattern in ("*.*", ".github/**/*.*", "consumer/**/*.py", "docker/**/*", "helm/**/*.*")
     for file in ROOT.glob(pattern)
-    if file.is_file() and file.suffix not in {".db", ".json", ".lock", ".svg"}
+    if file.is_file()
+    and not file.name.startswith(".coverage")
+    and file.suffix not in {".db", ".json", ".lock", ".svg"}
 ]
 TOLD = [
     *WORKFLOWS.values(),

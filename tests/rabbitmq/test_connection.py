@@ -297,11 +297,8 @@ REFUSALS: dict[str, tuple[dict[str, str], type[BrokerUnavailable], str]] = {
 
 
 @pytest.fixture(scope="module")
-def guarded_url(request: pytest.FixtureRequest) -> str:
+def guarded_url(node: devbroker.PrivateNode) -> str:
     """Lend a broker with limits, and a user who may declare nothing."""
-    if devbroker.find_server() is None:
-        pytest.skip("no rabbitmq-server is installed whose limits could be changed")
-    node: devbroker.PrivateNode = request.getfixturevalue("node")
     node.ctl(
         "eval",
         'rabbit_vhost:add(<<"theirs">>, <<"t">>), rabbit_vhost:add(<<"full">>, <<"t">>),'

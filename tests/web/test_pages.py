@@ -38,8 +38,13 @@ async def failed(bench: Bench, count: int, **fields: object) -> list[str]:
 
 
 async def to(page: Page, name: str) -> None:
-    await page.click(f"nav >> text={name}")
-    await page.wait_for_load_state()
+    await follow(page, f"nav >> text={name}")
+
+
+async def follow(page: Page, link: str) -> None:
+    """Click, and wait until the next page is there."""
+    async with page.expect_navigation():
+        await page.click(link)
 
 
 async def test_a_fault_is_fixed_replayed_and_proved(
@@ -170,7 +175,7 @@ async def test_what_a_message_holds_is_shown_and_never_runs(bench: Bench, pages:
     letters = page.url
     for n in range(3):
         await page.goto(f"{letters}/{n}")
-        await page.click("text=Reveal number and text")
+        await follow(page, "text=Reveal number and text")
         assert await page.locator("script").count() == 1
         assert await page.locator("main img").count() == 0
 
@@ -213,6 +218,7 @@ async def test_whoever_may_not_read_dead_letters_does_not_get_in(pages: Pages) -
 async def test_calls_are_paused_blocked_and_let_go_on(bench: Bench, pages: Pages) -> None:
     async with bench.running():
         page = await pages.open()
+        await page.wait_for_selector("h2:has-text('Workers')")
         await page.fill("main [name=reason]", "the wrong day")
         await page.click("text=Pause…")
         await page.click("text=Pause the calls of 1 worker")
