@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 GROUP = "xdist_group"
 """Has the marker that keeps tests in one of pytest-xdist's processes."""
+COSTLY = {"node", "kept"}
+"""The fixtures that take the processors for seconds: a private broker, the demo."""
 
 # A machine may be busy: how long an example takes says nothing.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -96,14 +98,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=secrets.randbelow(10**6), help="Of the inputs.")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what one process has to do alone, or the others would wait for it at the end.
-
-    Tests that need a private node share one, which takes 5 s of a processor to start.
-    """
+    """Let one process have all tests that need the same costly thing, and begin with them."""
     for item in items:
-        if "node" in getattr(item, "fixturenames", ()) and not item.get_closest_marker(GROUP):
-            item.add_marker(pytest.mark.xdist_group("node"))
+        for costly in COSTLY.intersection(getattr(item, "fixturenames", ())):
+            if not item.get_closest_marker(GROUP):
+                item.add_marker(pytest.mark.xdist_group(costly))
     items.sort(key=lambda item: item.get_closest_marker(GROUP) is None)
 
 

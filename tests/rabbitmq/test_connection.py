@@ -15,7 +15,6 @@ import pytest
 from structlog.testing import capture_logs
 from yarl import URL
 
-from consumer.demo import broker as devbroker
 from consumer.rabbitmq import connection as broker
 from consumer.rabbitmq.connection import PlainConnection, address_of, addresses_of, connect
 from consumer.rabbitmq.declaration import NodeDown, WrongTopology, declare, explained
@@ -27,6 +26,8 @@ from tests.links import linked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from consumer.demo.private_node import PrivateNode
     from pathlib import Path
 
     from tests.commands import Command
@@ -297,7 +298,7 @@ REFUSALS: dict[str, tuple[dict[str, str], type[BrokerUnavailable], str]] = {
 
 
 @pytest.fixture(scope="module")
-def guarded_url(node: devbroker.PrivateNode) -> str:
+def guarded_url(node: PrivateNode) -> str:
     """Lend a broker with limits, and a user who may declare nothing."""
     node.ctl(
         "eval",
