@@ -46,6 +46,9 @@ GROUP = "xdist_group"
 COSTLY = {"node", "kept"}
 """The fixtures that take the processors for seconds: a private broker, the demo."""
 
+# jsonschema would build a grammar with it for a second, for formats that no schema of ours has.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+
 # A machine may be busy: how long an example takes says nothing.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")

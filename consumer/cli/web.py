@@ -53,6 +53,19 @@ def web(  # noqa: PLR0913  # each is an option of the command
     if not (tls or behind_proxy or is_loopback(host)):
         text = "would send passwords unencrypted: name --tls-cert and --tls-key, or --behind-proxy"
         raise click.UsageError(f"--host {host} {text}")
+    server = _server(tls_cert, tls_key, behind_proxy=behind_proxy, idle_s=idle_min * 60)
+    listeners = _listen(server.config, host, port)
+    if not (tls or behind_proxy):
+        _see_loopback(host, listeners)
+    address, bound = listeners[0].getsockname()[:2]
+    place = f"[{address}]" if ":" in address else address
+    say(f"http{'s' if tls else ''}://{place}:{bound}/")
+    server.run(sockets=listeners)
+
+
+def _server(
+    tls_cert: Path | None, tls_key: Path | None, *, behind_proxy: bool, idle_s: float
+) -> uvicorn.Server:
     try:
         from consumer.web.app import Server, build_app  # noqa: PLC0415  # Jinja2 is an extra
         from consumer.web.guard import Place  # noqa: PLC0415
@@ -62,7 +75,8 @@ def web(  # noqa: PLR0913  # each is an option of the command
         raise Failed(f"{error.name} is missing: pip install 'call-consumer[web]'") from None
     settings = settings_or_exit("rabbitmq_url")
     _set_up_log(settings)
-    desk = Desk(settings, Place(tls=tls, behind_proxy=behind_proxy), Sessions(idle_min * 60))
+    place = Place(tls=tls_cert is not None, behind_proxy=behind_proxy)
+    desk = Desk(settings, place, Sessions(idle_s))
     config = uvicorn.Config(
         build_app(desk),
         log_config=None,
@@ -73,13 +87,7 @@ def web(  # noqa: PLR0913  # each is an option of the command
         ssl_keyfile=tls_key,
         timeout_graceful_shutdown=2,
     )
-    listeners = _listen(config, host, port)
-    if not (tls or behind_proxy):
-        _see_loopback(host, listeners)
-    address, bound = listeners[0].getsockname()[:2]
-    place = f"[{address}]" if ":" in address else address
-    say(f"http{'s' if tls else ''}://{place}:{bound}/")
-    Server(config, desk).run(sockets=listeners)
+    return Server(config, desk)
 
 
 def _set_up_log(settings: Settings) -> None:

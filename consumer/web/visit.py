@@ -100,7 +100,8 @@ class Visit:
     def write(self, name: str, **told: object) -> str:
         """Write a page, or a part of one."""
         shared = {"session": self.session, "jobs": self.desk.jobs, "path": self.request.url.path}
-        return TEMPLATES.get_template(f"{name}.html").render(told | shared)
+        parts = TEMPLATES.get_template("parts.html").make_module(shared)
+        return TEMPLATES.get_template(f"{name}.html").render(told | shared | vars(parts))
 
 
 def go_to(path: str) -> Response:

@@ -26,10 +26,9 @@ from tests.links import linked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-
-    from consumer.demo.private_node import PrivateNode
     from pathlib import Path
 
+    from consumer.demo.private_node import PrivateNode
     from tests.commands import Command
     from tests.workbench import Bench
 
