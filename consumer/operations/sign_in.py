@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 
+import structlog
 from pydantic import SecretStr
 
 from consumer.errors import OperatorError
@@ -17,6 +18,8 @@ LONGEST = 255
 SLOWEST_S = {"client": 30.0, "user": 2.0}
 """Between two attempts to sign in; who guesses a user's password must not lock the user out."""
 MOST_ATTEMPTS = 10_000
+
+log = structlog.get_logger(__name__)
 
 
 class NotSignedIn(OperatorError):
@@ -54,7 +57,8 @@ def _refusal(error: OperatorError) -> tuple[str, int]:
         case NotAllowed():
             return f"This user may not read the dead letters: {error}", 403
         case _:
-            return f"The broker cannot be asked: {error}", 503
+            log.warning("web.broker_unavailable", reason=str(error))
+            return "The broker cannot be asked now: the log of the pages says why.", 503
 
 
 class Attempts:
@@ -78,7 +82,12 @@ class Attempts:
             self._failed.popitem(last=False)
         return 0.0
 
-    def succeeded(self, **tried: str) -> None:
-        """Forget the failures of both."""
-        for key in tried.items():
-            self._failed.pop(key, None)
+    def succeeded(self, *, user: str, client: str) -> None:
+        """Forget the user's failures, and that the client had to wait.
+
+        Not how often it failed: who has a password of his own may be guessing another's.
+        """
+        self._failed.pop(("user", user), None)
+        count, _ = self._failed.pop(("client", client), (0, 0.0))
+        if count > 1:
+            self._failed["client", client] = count - 1, self._clock()

@@ -20,7 +20,7 @@ SHOWN = 200
 """So many are in a list."""
 MOST = 10_000
 """So many go back, or are discarded, in one go."""
-MOST_BYTES = 32_000_000
+MOST_BYTES = 16_000_000
 WAIT_S = 2.0
 FRESH_S = 20.0
 FRESH_TIMES = 5

@@ -31,6 +31,7 @@ WORDS = {
     400: "That form cannot be read.",
     403: "That form was too old: go back, load the page anew, and try again.",
     404: "There is no such page, or no longer: what is shown here is kept for a while only.",
+    408: "That form took too long to arrive: try again.",
     413: "That form is too large.",
     429: "Too many pages of yours are open.",
     500: "Something unexpected went wrong: see the log of the pages, and report it.",

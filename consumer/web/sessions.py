@@ -15,8 +15,8 @@ from consumer.settings import Settings
 MOST_SESSIONS = 200
 MOST_OF_ONE = 20
 """Sessions of one user, who else could end those of all others by signing in again and again."""
-MOST_KEPT = 24
-"""Things one session remembers; each may hold some thousands of dead letters."""
+MOST_KEPT = 12
+"""Things one session remembers; each may hold dead letters of `survey.MOST_BYTES`."""
 LONGEST_S = 12 * 3600.0
 
 

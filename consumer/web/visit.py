@@ -1,7 +1,7 @@
 """One request of somebody who is signed in: who, the form, and the page that answers."""
 
 import json
-from asyncio import Lock
+from asyncio import Lock, timeout
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import parse_qs
@@ -23,6 +23,7 @@ from consumer.web.guard import Place
 from consumer.web.sessions import Session, Sessions
 
 MOST_BYTES = 65_536
+FORM_WITHIN_S = 10.0
 MOST_FIELDS = 2_000
 T = TypeVar("T")
 
@@ -113,13 +114,17 @@ async def read_form(request: Request) -> Form:
     """Read a form of limited size.
 
     Raises:
-        HTTPException: It is too large, or no form.
+        HTTPException: It is too large, takes too long, or is no form.
     """
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_BYTES:
-            raise HTTPException(413)
+    try:
+        async with timeout(FORM_WITHIN_S):
+            async for part in request.stream():
+                body += part
+                if len(body) > MOST_BYTES:
+                    raise HTTPException(413)
+    except TimeoutError:
+        raise HTTPException(408) from None
     try:
         return Form(parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS))
     except ValueError:

@@ -13,6 +13,7 @@ from consumer.ledger import Ledger
 from consumer.operations import check_broker
 from consumer.operations.check import check
 from consumer.operations.finding import Finding
+from consumer.rabbitmq.declaration import declare
 from consumer.rabbitmq.topology import topology_of
 from consumer.sandbox import SandboxPortal
 from tests.canary import SECRET
@@ -136,8 +137,11 @@ async def test_dead_letters_and_workers_are_counted(bench: Bench) -> None:
     assert "dlq stats" in found["dead letters"].fix
 
 
-@pytest.mark.parametrize("where", ["requests", "delay.2s"])
+@pytest.mark.parametrize("where", ["requests", "delay.60s"])
 async def test_requests_that_wait_where_no_worker_is_are_wrong(bench: Bench, where: str) -> None:
+    bench.given["retry_delays_s"] = (60,)
+    settings = bench.settings()
+    await declare(settings.needed("rabbitmq_url"), topology_of(settings))
     name = bench.queue if where == "requests" else f"{bench.queue}.{where}"
     await bench.channel.default_exchange.publish(aio_pika.Message(b"{}"), name)
 

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from consumer.operations.forms import Form
 from consumer.operations.sign_in import Attempts, NotSignedIn, signed_in
 from consumer.rabbitmq import connection
+from consumer.web import visit
 from consumer.web.guard import POLICY, Place
 from consumer.web.live import MOST_STREAMS, live
 from consumer.web.sessions import (
@@ -115,6 +116,22 @@ def test_the_wait_grows_and_a_name_is_never_locked() -> None:
     assert waits[-1] == 30
     attempts.succeeded(user="ann", client="guesser")
     assert attempts.begin(user="ann", client="guesser") == 0
+    assert attempts.begin(user="bob", client="guesser") == 30, "a password of one's own is no pass"
+
+
+async def test_who_has_not_signed_in_does_not_learn_where_the_broker_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(bench.given, "rabbitmq_url", "amqp://guest:guest@127.0.0.1:9/")
+    async with served(bench) as pages:
+        client = Client(pages)
+        with capture_logs() as logged:
+            answer = await client.sign_in()
+        await client.http.aclose()
+
+    assert answer.status_code == 503
+    assert "127.0.0.1" not in answer.text
+    assert "127.0.0.1:9" in next(one["reason"] for one in logged if "broker" in one["event"])
 
 
 @pytest.mark.parametrize(
@@ -342,6 +359,21 @@ async def test_a_form_that_is_too_large_or_no_form_is_refused(client: Client) ->
     assert (await client.post("/cancel", ids="x" * 70_000)).status_code == 413
     binary = await client.http.post("/cancel", content=b"\xff\xfe", headers=client.ours)
     assert binary.status_code == 400
+
+
+async def test_a_form_that_does_not_arrive_is_given_up(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visit, "FORM_WITHIN_S", 0.05)
+    url = httpx.URL(client.pages.url)
+    head = f"POST /sign-in HTTP/1.1\r\nHost: {url.netloc.decode()}\r\nContent-Length: 100\r\n"
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+
+    writer.write(f"{head}Origin: {client.ours['origin']}\r\n\r\ncsrf=".encode())
+    answer = await asyncio.wait_for(reader.readline(), 5)
+    writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
 
 
 async def test_another_session_sees_nothing_that_one_keeps(client: Client) -> None:
