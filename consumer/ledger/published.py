@@ -58,11 +58,13 @@ class PublishedMarks:
 
     async def write(self, entries: Sequence[Entry]) -> None:
         """Note that the events of *entries* are out, unless a newer version has come since."""
+        ids = [f"${2 * n}" for n in range(1, len(entries) + 1)]
         pairs = (f"(${2 * n}, CAST(${2 * n + 1} AS INTEGER))" for n in range(1, len(entries) + 1))
         values: list[Value] = [v for e in entries for v in (e.request_id, e.version)]
         with metrics.LEDGER.labels("note_published").time():
             await self._store.execute(
                 "UPDATE calls SET published = TRUE WHERE queue = $1"  # noqa: S608  # marks only
+                f" AND request_id IN ({', '.join(ids)})"  # or SQLite would read all of the queue
                 f" AND (request_id, version) IN (VALUES {', '.join(pairs)})",
                 self._queue,
                 *values,

@@ -1,12 +1,9 @@
 """What workers write of themselves, and what is read from it; on each store."""
 
 import json
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -156,36 +153,3 @@ async def test_requests_are_found_by_their_ids_and_by_the_number(ledger: Ledger)
     assert await ledger.search.entries([]) == {}
     found = await ledger.search.entries_to_number("n")
     assert [each.request_id for each in found] == ["early", "late"]
-
-
-async def test_no_question_about_the_state_of_things_reads_what_is_settled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[str, Sequence[Any]]] = []
-    ledger = Ledger(f"sqlite:///{tmp_path}/plans.db", QUEUE)
-    await ledger.open()
-    fetch = ledger._store.fetch  # noqa: SLF001  # to see the statements
-
-    async def note(statement: str, *values: Any) -> object:  # noqa: ANN401  # passed on
-        asked.append((statement, values))
-        return await fetch(statement, *values)
-
-    monkeypatch.setattr(ledger._store, "fetch", note)  # noqa: SLF001  # to see the statements
-    await ledger.search.waiting()
-    await ledger.search.outcomes(NOW)
-    await ledger.search.dialled(NOW)
-    await ledger.search.entries_to_number("n")
-    await ledger.close()
-    with sqlite3.connect(tmp_path / "plans.db") as db:
-        plans = [
-            row[3]
-            for statement, values in asked
-            for row in db.execute(f"EXPLAIN QUERY PLAN {statement}".replace("$", "?"), values)
-            if " calls " in row[3]
-        ]
-    db.close()
-
-    assert len(plans) == 7
-    assert {plan.partition(" (")[0] for plan in plans} <= {
-        f"SEARCH calls USING INDEX calls_{name}" for name in ("delayed", "by_change", "by_number")
-    }
