@@ -154,7 +154,7 @@ class Completions:
                 "SELECT CASE calls.replay WHEN c.replay THEN traceparent END,"  # noqa: S608
                 f" {ENDED} FROM completions c JOIN calls ON calls.queue = c.queue"
                 " AND calls.request_id = c.request_id"
-                " WHERE c.queue = $1 AND NOT c.announced AND c.outcome IS NOT NULL"
+                " WHERE c.queue = $1 AND c.announced = FALSE AND c.outcome IS NOT NULL"
                 " AND (calls.replay > c.replay OR calls.published OR calls.changed_at < $2)"
                 " LIMIT $3",
                 self._queue,
@@ -213,10 +213,13 @@ class Completions:
         )
 
     async def forget(self, before: float) -> None:
-        """Remove what started before a moment."""
-        await self._store.execute(
-            "DELETE FROM completions WHERE queue = $1 AND began_at < $2", self._queue, before
-        )
+        """Remove what started before a moment, and had ended by then or never did."""
+        for which in ("completed_at < $2", "outcome IS NULL"):  # each has an index
+            await self._store.execute(
+                f"DELETE FROM completions WHERE queue = $1 AND began_at < $2 AND {which}",  # noqa: S608
+                self._queue,
+                before,
+            )
 
 
 def _once_each(rows: Sequence[Sequence[Any]]) -> list[OpenCall]:

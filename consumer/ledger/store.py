@@ -201,6 +201,14 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE calls ADD COLUMN traceparent TEXT;
     """,
+    # With the queue alone SQLite cannot tell these from an index of all completions.
+    """
+    DROP INDEX completions_open;
+    CREATE INDEX completions_open ON completions (queue, began_at) WHERE outcome IS NULL;
+    DROP INDEX completions_to_announce;
+    CREATE INDEX completions_to_announce ON completions (queue, announced)
+        WHERE announced = FALSE;
+    """,
 )
 """One script per version of the tables, in SQL that every store understands."""
 

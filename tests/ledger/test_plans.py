@@ -38,7 +38,7 @@ class Watched:
             row[3]
             for statement, values in self._asked
             for row in db.execute(f"EXPLAIN QUERY PLAN {statement}".replace("$", "?"), values)
-            if " calls" in row[3]
+            if re.search(r" (calls|c|completions)\b", row[3])
         ]
         db.close()
         self._asked.clear()
@@ -57,7 +57,7 @@ async def test_no_question_about_the_state_of_things_reads_what_is_settled(
     await ledger.search.entries_to_number("n")
     await ledger.close()
 
-    plans = watched.plans()
+    plans = [plan for plan in watched.plans() if " calls " in plan]
     assert len(plans) == 7
     assert {plan.partition(" (")[0] for plan in plans} <= {
         f"SEARCH calls USING INDEX calls_{name}" for name in ("delayed", "by_change", "by_number")
@@ -87,3 +87,33 @@ async def test_a_call_touches_no_entry_but_its_own(
     plans = watched.plans()
     assert len(plans) > 6
     assert [plan for plan in plans if not re.search(r"(request|call)_id=\?", plan)] == []
+
+
+async def test_to_follow_calls_reads_no_more_than_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(tmp_path / "plans.db", monkeypatch)
+    ledger = watched.ledger
+    await ledger.open()
+    await ledger.completions.follow()
+    await ledger.completions.something_open()
+    await ledger.completions.open_calls(10)
+    await ledger.completions.open_among(["c-1", "c-2"])
+    await ledger.completions.to_announce(NOW)
+    await ledger.completions.outcomes_since(NOW)
+    await ledger.completions.forget(NOW)
+    await ledger.close()
+
+    plans = watched.plans()
+    assert len(plans) > 9
+    found = {plan.partition(" USING ")[2] for plan in plans}
+    assert found <= {
+        "INDEX calls_in_doubt (queue=?)",
+        "INDEX calls_open (queue=? AND changed_at>?)",
+        "INDEX completions_by_time (queue=? AND completed_at<?)",
+        "INDEX completions_by_time (queue=? AND completed_at>?)",
+        "INDEX completions_open (queue=? AND began_at<?)",
+        "INDEX completions_open (queue=? AND began_at>?)",
+        "INDEX completions_to_announce (queue=? AND announced=?)",
+        "INDEX sqlite_autoindex_calls_1 (queue=? AND request_id=?)",
+    }
