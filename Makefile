@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/.demo-ready
 READY := $(VENV)/.ready
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
-PARALLEL := --numprocesses 8 --dist loadgroup
+PARALLEL := --numprocesses 6 --dist loadgroup
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-header --no-annotate
 
@@ -43,7 +43,7 @@ test: broker $(READY) ## Run the tests (ARGS=... goes to pytest)
 
 coverage: broker $(READY) ## Run the tests, and measure how much of the code they reach
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest $(PARALLEL) $(ARGS)
+	@$(BIN)/coverage run -m pytest $(PARALLEL) --numprocesses 4 $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
 	@$(BIN)/coverage report --fail-under=100 --include='consumer/decision.py,consumer/reconciliation.py,consumer/bitrix24/errors.py,consumer/bitrix24/lookup.py,consumer/bitrix24/responses.py,consumer/steps.py,consumer/results.py,consumer/ledger/changes.py'

@@ -133,7 +133,7 @@ async def test_a_replay_is_stopped_half_way(bench: Bench, pages: Pages) -> None:
         page = await pages.open()
         await to(page, "Dead letters")
         await page.click("text=Replay… >> nth=0")
-        await page.fill("[name=rate]", "2")
+        await page.fill("[name=rate]", "0.5")
         await page.click("text=See the plan…")
         await page.click("text=Replay 20 dead letters >> nth=-1")
         await page.wait_for_selector("progress:not([value='0'])")
