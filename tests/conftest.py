@@ -103,12 +103,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process have all tests that need the same costly thing, and begin with them."""
+    """Let one process have all tests that need the same costly thing, and begin with them.
+
+    Then come the tests of the whole worker, which wait, and last those of its parts, which do not.
+    """
     for item in items:
         for costly in COSTLY.intersection(getattr(item, "fixturenames", ())):
             if not item.get_closest_marker(GROUP):
                 item.add_marker(pytest.mark.xdist_group(costly))
-    items.sort(key=lambda item: item.get_closest_marker(GROUP) is None)
+    files = {file: place for place, file in enumerate({item.path: None for item in items})}
+    items.sort(key=lambda item: (item.get_closest_marker(GROUP) is None, -files[item.path]))
 
 
 def pytest_report_header(config: pytest.Config) -> str:

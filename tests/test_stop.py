@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from consumer.demo import broker as devbroker
+from tests.links import linked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.commands import Command
@@ -23,15 +23,6 @@ if TYPE_CHECKING:
 
 ENDS_WITHIN_S = 5.0
 NUMBER = "+12025550101"
-
-
-@pytest.fixture
-def node() -> Iterator[devbroker.PrivateNode]:
-    """Lend a broker that may be killed."""
-    if devbroker.find_server() is None:
-        pytest.skip("no rabbitmq-server is installed that could be killed")
-    with devbroker.PrivateNode() as node:
-        yield node
 
 
 async def ended(command: Command) -> float:
@@ -45,14 +36,11 @@ async def ended(command: Command) -> float:
 
 
 async def test_it_ends_while_the_broker_is_gone(
-    node: devbroker.PrivateNode,
-    bench: Bench,
-    foreign: ForeignPortal,
-    call_consumer: Callable[..., Command],
+    bench: Bench, foreign: ForeignPortal, call_consumer: Callable[..., Command]
 ) -> None:
-    command = call_consumer("run", **given(bench, foreign, node.url))
-    await bench.until(lambda: bool(command.log("worker.ready")))
-    await asyncio.to_thread(node.kill)
+    async with linked(bench.given["rabbitmq_url"]) as link:
+        command = call_consumer("run", **given(bench, foreign, link.url))
+        await bench.until(lambda: bool(command.log("worker.ready")))
     await bench.until(lambda: bool(command.log("broker.lost")))
 
     command.terminate()

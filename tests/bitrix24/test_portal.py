@@ -420,7 +420,7 @@ LOST: dict[str, tuple[Any, str]] = {
     ),
     "more than is read": (always(reply(200, b" " * 5_000_000)), "REMOTE_PROTOCOL_ERROR"),
     "a small gzip of something endless": (
-        always(reply(200, gzip.compress(b" " * 50_000_000), "Content-Encoding: gzip")),
+        always(reply(200, gzip.compress(b" " * 50_000_000, 1), "Content-Encoding: gzip")),
         "DECODING_ERROR",
     ),
     "silence": (silent, "READ_TIMEOUT"),

@@ -165,7 +165,10 @@ async def test_dead_letters_outlive_a_message_ttl_while_a_worker_runs(
             await bench.until(lambda: hits("message-ttl") >= seen + 30)  # each, three times
 
         await bench.until_count(f"{bench.queue}.dlq", 10)
-    assert await ids(bench) == expected
+    async with asyncio.timeout(30):
+        # A queue may hear later that its policy is gone: then the first look misses some.
+        while await ids(bench) != expected:
+            pass
 
 
 async def test_no_letter_is_dropped_where_no_more_fit_and_that_is_seen(
