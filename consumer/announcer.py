@@ -109,8 +109,7 @@ class Announcer:
     def invalid(self, message: Delivery | Unreadable, error: Invalid) -> list[Announcement]:
         """Return what belongs to a message that is no request; it has no entry in the ledger.
 
-        A body that is not even JSON of a size that we allow is kept by the broker itself, once its
-        message is rejected: nothing of that size is sent back over the link.
+        What is left to the broker becomes a dead letter once its message is rejected.
         """
         headers = replace(message.headers, attempt=0, redial=False, unsure_since=None)
         id_ = invalid_event_id(message.body)
@@ -121,7 +120,7 @@ class Announcer:
             self.event(event, headers.trace), "call.failed", "warning", told | {"attempt": 0}
         )
         counter = metrics.DEAD_LETTERS.labels("invalid")
-        if isinstance(message, Unreadable) and not message.parsed:
+        if isinstance(message, Unreadable) and message.left_to_broker:
             return [replace(announced, counter=counter)]
         kept = headers.as_amqp() | {f"x-{name}": text for name, text in told.items()}
         letter = self._to_dead_letters(

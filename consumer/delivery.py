@@ -178,14 +178,15 @@ class Unreadable:
         body: Byte for byte.
         error: What is wrong with it.
         headers: What its headers say.
-        parsed: Whether it is JSON of a size that we allow.
+        left_to_broker: Whether it is rejected, so that the broker makes the dead letter: a body
+            that is no JSON of a size that we allow is not sent back over the link.
     """
 
     body: bytes = field(repr=False)
     error: Invalid
     headers: MessageHeaders
     identity: Identity
-    parsed: bool
+    left_to_broker: bool
     redelivered: bool = False
     came_by: str = ""
 
@@ -210,7 +211,8 @@ def read_delivery(raw: AbstractIncomingMessage, defaults: Defaults) -> Delivery 
             fields,
             headers,
             identity,
-            parsed=False,
+            # RabbitMQ 3.10 stops dead-lettering for all queues where it cannot add to an x-death.
+            left_to_broker="x-death" not in raw.headers,
             redelivered=redelivered,
             came_by=came_by,
         )
@@ -222,5 +224,11 @@ def read_delivery(raw: AbstractIncomingMessage, defaults: Defaults) -> Delivery 
         )
     error = request if isinstance(request, Invalid) else Invalid("invalid_field", "request_id")
     return Unreadable(
-        raw.body, error, headers, identity, parsed=True, redelivered=redelivered, came_by=came_by
+        raw.body,
+        error,
+        headers,
+        identity,
+        left_to_broker=False,
+        redelivered=redelivered,
+        came_by=came_by,
     )

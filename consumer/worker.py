@@ -112,7 +112,7 @@ class Worker:
             raise
         try:
             with link_losses():
-                if isinstance(delivery, Unreadable) and not delivery.parsed:
+                if isinstance(delivery, Unreadable) and delivery.left_to_broker:
                     await message.reject(requeue=False)
                 else:
                     await message.ack()

@@ -724,6 +724,22 @@ async def test_an_oversized_body_is_left_to_the_broker(
     assert stuck_s == 0
 
 
+@pytest.mark.parametrize("x_death", [[[]], ["text"], 7], ids=repr)
+async def test_a_header_on_which_the_broker_would_stop_dead_lettering_goes_no_further(
+    bench: Bench, x_death: object
+) -> None:
+    """RabbitMQ 3.10 ends, for all queues, where it cannot add to the header `x-death`."""
+    async with bench.running():
+        await bench.publish(b"no JSON", {"x-death": x_death})
+        await bench.until(lambda: len(bench.heard) == 1)
+        (letter,) = await bench.dead_letters()
+        await bench.event(await bench.ask(WORKS))
+
+    assert letter.message.body == b"no JSON"
+    assert letter.headers["x-reason"] == "invalid"
+    assert "x-death" not in letter.headers
+
+
 @pytest.mark.parametrize("go_on_before_the_consumer_is_cancelled", [True, False])
 async def test_at_a_stop_nothing_more_is_dialled(
     bench: Bench,

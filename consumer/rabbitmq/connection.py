@@ -181,4 +181,5 @@ async def plain_channel(connection: AbstractConnection) -> AsyncIterator[Abstrac
     try:
         yield channel
     finally:
-        await channel.close()
+        # Cancelled meanwhile, aiormq would close it again, and the broker then the connection.
+        await asyncio.shield(channel.close())

@@ -38,6 +38,9 @@ RATE_PER_S = 8.0
 STEPS_S = (0, 200, -200, 3600, -3600)
 PAUSED_S = 2.0
 LAST_REPLAYS = 8
+SETTLED_S = 300
+"""A portal that is out of operating time lets nothing through for 60 s; several in a row may."""
+UNACKNOWLEDGED = "messages_unacknowledged"
 BACK_WITHIN_S = 30.0
 """Others are killed meanwhile, and the clocks are wrong."""
 NOTHING_LEFT = b"nothing to replay"
@@ -210,10 +213,21 @@ async def _settle(leg: Leg) -> None:
     for clock in leg.clocks:
         set_clock(clock, 0)
     for _ in range(LAST_REPLAYS):
-        await bench.settled(90)
-        if NOTHING_LEFT in await command(bench, "dlq", "replay", "--all", "--yes"):
+        settled = await bench.settled(SETTLED_S) and await _until_nothing_in_hand(leg)
+        told = await command(bench, "dlq", "replay", "--all", "--yes")
+        if settled and NOTHING_LEFT in told:
             return
-    await bench.settled(90)
+    await bench.settled(SETTLED_S)
+
+
+async def _until_nothing_in_hand(leg: Leg) -> bool:
+    """Wait until the workers have acknowledged all: what is replayed had an event before."""
+    for _ in range(SETTLED_S):
+        listed = await asyncio.to_thread(leg.node.ctl, "list_queues", "name", UNACKNOWLEDGED)
+        if not any(line.split()[-1] not in {"0", UNACKNOWLEDGED} for line in listed.splitlines()):
+            return True
+        await asyncio.sleep(1)
+    return False
 
 
 def _rows(leg: Leg) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -16,7 +16,13 @@ from structlog.testing import capture_logs
 from yarl import URL
 
 from consumer.rabbitmq import connection as broker
-from consumer.rabbitmq.connection import PlainConnection, address_of, addresses_of, connect
+from consumer.rabbitmq.connection import (
+    PlainConnection,
+    address_of,
+    addresses_of,
+    connect,
+    plain_channel,
+)
 from consumer.rabbitmq.declaration import NodeDown, WrongTopology, declare, explained
 from consumer.rabbitmq.losses import BrokerUnavailable, LossLog, link_losses, why_lost
 from consumer.rabbitmq.refusals import LoginRefused
@@ -499,3 +505,27 @@ def test_a_link_that_is_lost_again_at_each_attempt_is_one_line_for_each_reason()
 def test_a_queue_on_a_node_that_is_down_is_not_taken_for_missing(words: str) -> None:
     with pytest.raises(NodeDown), explained("queue x"):
         raise aiormq.exceptions.ChannelNotFoundEntity(f"NOT_FOUND - {words}")
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_whoever_ends_while_closing_a_channel_leaves_the_connection_to_others(
+    rabbitmq_url: str, turns: int
+) -> None:
+    async with await connect(rabbitmq_url, "test") as connection:
+        closing = asyncio.Event()
+
+        async def look() -> None:
+            async with plain_channel(connection):
+                closing.set()
+
+        looking = asyncio.create_task(look())
+        await closing.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        looking.cancel()
+        with suppress(asyncio.CancelledError):
+            await looking
+
+        for _ in range(3):  # the broker answers in order
+            async with plain_channel(connection) as channel:
+                await channel.declare_queue(exclusive=True)
