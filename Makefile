@@ -52,7 +52,7 @@ coverage: broker $(READY) ## Run the tests, and measure how much of the code the
 histories: $(READY) ## Make up 10,000 histories of a request, and try the ten promises on each (10 minutes)
 	@$(BIN)/python -m pytest --quiet --override-ini faulthandler_timeout=0 --histories 10000 $(ARGS) tests/test_histories.py
 
-fuzz: $(READY) ## Make up 100,000 hostile inputs: bodies, headers, answers, history pages (ARGS='--seed N': the same again)
+fuzz: $(READY) ## Make up 100,000 hostile inputs: bodies, headers, answers, history pages (a minute; ARGS='--seed N': the same again)
 	@$(BIN)/python -m pytest --override-ini faulthandler_timeout=0 --fuzz 100000 --capture no $(ARGS) tests/test_fuzz.py | \
 	  grep -v '"level"\|^20[0-9-]* '
 
