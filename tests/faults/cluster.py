@@ -16,6 +16,7 @@ NODES = 3
 TICK_S = 4
 """After so long a silent node counts as gone; the default is a minute."""
 HEARTBEAT_S = 2
+MAJORITIES_WITHIN_S = 30
 
 
 class Member(PrivateNode):
@@ -70,6 +71,16 @@ class Member(PrivateNode):
         """End that."""
         names = ",".join(f"'{other.name}'" for other in others)
         self.ctl("eval", f"[erlang:set_cookie(N, erlang:get_cookie()) || N <- [{names}]].")
+
+    def await_majorities(self) -> None:
+        """Wait until each queue has a majority without it, as must who restarts nodes in turn.
+
+        It is what `rabbitmq-upgrade await_online_quorum_plus_one` does.
+        Source: https://www.rabbitmq.com/docs/man/rabbitmq-upgrade.8
+        """
+        wait = f"rabbit_upgrade_preparation:await_online_quorum_plus_one({MAJORITIES_WITHIN_S}000)."
+        if self.ctl("eval", wait).strip() != "true":
+            raise AssertionError(f"some queue of {self.name} has no majority without it")
 
 
 class Cluster:

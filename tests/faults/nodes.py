@@ -18,6 +18,14 @@ RATE_PER_S = 10
 SLOW_SHARE = 0.8
 """How much of the time a slow node stands still."""
 SLICE_S = 0.25
+QUEUE_COLUMNS = (
+    "name",
+    "leader",
+    "online",
+    "messages_ready",
+    "messages_unacknowledged",
+    "consumers",
+)
 
 
 Fault = Callable[[Bench, Cluster], AsyncGenerator[None]]
@@ -57,6 +65,7 @@ async def leader_parted_and_healed(bench: Bench, nodes: Cluster) -> AsyncGenerat
 
 async def restarted_in_turn(_: Bench, nodes: Cluster) -> AsyncGenerator[None]:
     for member in nodes.members:
+        await asyncio.to_thread(member.await_majorities)
         await asyncio.to_thread(member.stop)
         yield
         await _start(member)
@@ -134,5 +143,8 @@ async def _played(
 
 async def _going_on(bench: Bench) -> float:
     begun = time.monotonic()
-    came = await bench.told(await bench.publish_at_last("probe"), 60)
-    return time.monotonic() - begun if came else NEVER
+    if await bench.told(await bench.publish_at_last("probe"), 60):
+        return time.monotonic() - begun
+    queues = await asyncio.to_thread(bench.node.ctl, "list_queues", *QUEUE_COLUMNS)
+    bench.wrong.append(f"a probe was not called; the queues then:\n{queues}")
+    return NEVER

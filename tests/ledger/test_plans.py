@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,17 +45,22 @@ class Watched:
         return plans
 
 
-async def test_no_question_about_the_state_of_things_reads_what_is_settled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+async def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
     watched = Watched(tmp_path / "plans.db", monkeypatch)
+    await watched.ledger.open()
+    yield watched
+    await watched.ledger.close()
+
+
+async def test_no_question_about_the_state_of_things_reads_what_is_settled(
+    watched: Watched,
+) -> None:
     ledger = watched.ledger
-    await ledger.open()
     await ledger.search.waiting()
     await ledger.search.outcomes(NOW)
     await ledger.search.dialled(NOW)
     await ledger.search.entries_to_number("n")
-    await ledger.close()
 
     plans = [plan for plan in watched.plans() if " calls " in plan]
     assert len(plans) == 7
@@ -64,12 +69,8 @@ async def test_no_question_about_the_state_of_things_reads_what_is_settled(
     }
 
 
-async def test_a_call_touches_no_entry_but_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watched = Watched(tmp_path / "plans.db", monkeypatch)
+async def test_a_call_touches_no_entry_but_its_own(watched: Watched) -> None:
     ledger = watched.ledger
-    await ledger.open()
     controls = (await ledger.controls.read()).version
     await ledger.get("early")
     early = await ledger.claim(entry("early"), None, controls)
@@ -82,19 +83,14 @@ async def test_a_call_touches_no_entry_but_its_own(
     await ledger.published.write([started, late])
     await ledger.cancel(replace(late, cancelled_at=NOW, cancelled_for="a test"))
     await ledger.forget(started)
-    await ledger.close()
 
     plans = watched.plans()
     assert len(plans) > 6
     assert [plan for plan in plans if not re.search(r"(request|call)_id=\?", plan)] == []
 
 
-async def test_to_follow_calls_reads_no_more_than_is_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watched = Watched(tmp_path / "plans.db", monkeypatch)
+async def test_to_follow_calls_reads_no_more_than_is_open(watched: Watched) -> None:
     ledger = watched.ledger
-    await ledger.open()
     await ledger.completions.follow()
     await ledger.completions.something_open()
     await ledger.completions.open_calls(10)
@@ -102,7 +98,6 @@ async def test_to_follow_calls_reads_no_more_than_is_open(
     await ledger.completions.to_announce(NOW)
     await ledger.completions.outcomes_since(NOW)
     await ledger.completions.forget(NOW)
-    await ledger.close()
 
     plans = watched.plans()
     assert len(plans) > 9
