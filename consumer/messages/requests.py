@@ -56,7 +56,8 @@ def to_e164(number: str, info: ValidationInfo) -> str:
     written = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
     verdict = phonenumbers.is_possible_number_with_reason(parsed)
     # What begins with zeros may be possible at home, and another number once it is written +….
-    if verdict != phonenumbers.ValidationResult.IS_POSSIBLE or not _reads_as_itself(written):
+    kept = written == number or _reads_as_itself(written)
+    if verdict != phonenumbers.ValidationResult.IS_POSSIBLE or not kept:
         raise PydanticCustomError(
             "phone_number", "is not a possible phone number: check its length"
         )

@@ -74,8 +74,8 @@ class ConfirmingLink:
     async def renew(self, channel: AbstractChannel | None) -> None:
         """Go on over a new channel: RabbitMQ 3.10 refuses over the old one for ever.
 
-        So it does once a queue was full and a policy no longer limits it. What is in flight over
-        the old channel has its deadline to end.
+        So it does once a queue was full and a policy no longer limits it, and where the node that
+        led a queue was stopped. What is in flight over the old channel has its deadline to end.
         """
         now = time.monotonic()
         if channel is not self._channel or now - self._renewed_at < self._renew_every_s:

@@ -104,7 +104,7 @@ class Publisher:
                     needs_queue = not exchange if mandatory is None else mandatory
                     await _publish(channel, message, exchange, routing_key, mandatory=needs_queue)
         except NotPublished as error:
-            if error.reason == "nacked" and not exchange:
+            if error.reason == "nacked":
                 await self._link.renew(channel)
             raise
         except BrokerUnavailable as error:

@@ -101,6 +101,23 @@ async def test_a_full_queue_that_refuses_is_nacked(publisher: Publisher, bench: 
     assert await works(publisher, bench)
 
 
+@pytest.mark.parametrize("is_event", [False, True])
+async def test_after_a_refusal_another_channel_is_used(
+    publisher: Publisher, bench: Bench, *, is_event: bool
+) -> None:
+    """RabbitMQ 3.10 refuses for ever over a channel, once the node that led a queue was stopped."""
+    full = await full_queue(bench)
+    queue = await bench.channel.get_queue(full, ensure=False)
+    await queue.bind(bench.exchange, full)
+    exchange = bench.exchange if is_event else ""
+    before = await publisher._link.open()  # noqa: SLF001  # no other sign of it
+    with pytest.raises(NotPublished, match="nacked"):
+        await publisher.publish(build_message(b"second", {}), exchange, full)
+
+    assert await publisher._link.open() is not before  # noqa: SLF001
+    assert await works(publisher, bench)
+
+
 async def test_an_exchange_that_is_not_there_is_not_success(
     publisher: Publisher, bench: Bench
 ) -> None:
