@@ -9,7 +9,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from consumer.cli.web import web
+from consumer.cli.main import main
 from consumer.health import listen
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ URL = {"CALLS_RABBITMQ_URL": "amqp://guest:s3cret@localhost/"}
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "calls.example"])
 def test_elsewhere_it_wants_tls(host: str) -> None:
-    done = CliRunner().invoke(web, ["--host", host], env=URL)
+    done = CliRunner().invoke(main, ["web", "--host", host], env=URL)
 
     assert done.exit_code == 2
     assert "--tls-cert and --tls-key, or --behind-proxy" in done.output
@@ -37,14 +37,14 @@ def test_a_name_of_this_machine_that_leads_elsewhere_wants_tls(
         return listen(["0.0.0.0"], port)  # as the resolver might lead us
 
     monkeypatch.setattr("consumer.cli.web.listen", elsewhere)
-    done = CliRunner().invoke(web, ["--host", "calls.localhost", "--port", "0"], env=URL)
+    done = CliRunner().invoke(main, ["web", "--host", "calls.localhost", "--port", "0"], env=URL)
 
     assert done.exit_code == 1
     assert "calls.localhost is not this machine alone" in done.output
 
 
 def test_a_certificate_needs_its_key() -> None:
-    done = CliRunner().invoke(web, ["--tls-cert", __file__], env=URL)
+    done = CliRunner().invoke(main, ["web", "--tls-cert", __file__], env=URL)
 
     assert done.exit_code == 2
     assert "belong together" in done.output
@@ -52,7 +52,7 @@ def test_a_certificate_needs_its_key() -> None:
 
 def test_a_wrong_certificate_is_told_at_the_start() -> None:
     files = ["--tls-cert", __file__, "--tls-key", __file__]
-    done = CliRunner().invoke(web, [*files, "--port", "0"], env=URL)
+    done = CliRunner().invoke(main, ["web", *files, "--port", "0"], env=URL)
 
     assert done.exit_code == 1
     assert "--tls-cert and --tls-key cannot be used" in done.output
@@ -63,7 +63,7 @@ def test_without_jinja2_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "jinja2", None)
 
-    done = CliRunner().invoke(web, [], env=URL)
+    done = CliRunner().invoke(main, ["web"], env=URL)
 
     assert done.exit_code == 1
     assert "pip install 'call-consumer[web]'" in done.output
