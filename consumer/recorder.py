@@ -123,7 +123,9 @@ class Recorder:
 
     async def _record(self, reached: Entry, was: Entry | None) -> Entry | None:
         """Write an outcome however long it takes; a call that the portal accepted always wins."""
-        reached = replace(reached, clock_offset_s=self._ages.clock_offset_s())
+        offset_s = self._ages.clock_offset_s()
+        if offset_s != reached.clock_offset_s:
+            reached = replace(reached, clock_offset_s=offset_s)
         while True:
             try:
                 if was is not None and was.state == "started" and reached.state != "started":

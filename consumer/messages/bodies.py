@@ -76,7 +76,8 @@ def read_json(body: bytes) -> Any | Invalid:  # noqa: ANN401
     try:
         value = json.loads(text, parse_constant=_no_constant)
         # Half of an escaped surrogate pair is a string that nobody can write again.
-        json.dumps(value, ensure_ascii=False).encode()
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         return Invalid("not_json", f"the body is not JSON at character {error.pos}: {error.msg}")
     except UnicodeEncodeError:
@@ -87,7 +88,9 @@ def read_json(body: bytes) -> Any | Invalid:  # noqa: ANN401
 
 
 def _depth(text: str) -> int:
-    """Count how many lists and objects are open at once at the most."""
+    """Count how many lists and objects are open at once at most: or all, where all are few."""
+    if (begun := text.count("[") + text.count("{")) <= MAX_DEPTH:
+        return begun
     opened = (1 if mark in "[{" else -1 for mark in re.findall(r"[][{}]", _STRING.sub("", text)))
     return max(accumulate(opened), default=0)
 

@@ -205,6 +205,18 @@ async def test_the_same_written_again_is_one_write(ledger: Ledger) -> None:
     assert await ledger.get("r-1") == second
 
 
+async def test_a_new_version_is_not_published_whatever_was_noted_of_the_one_before(
+    ledger: Ledger,
+) -> None:
+    started = await put(ledger, entry(state="started"))
+    await ledger.published.write([started])  # which is no new version
+
+    delayed = await put(ledger, replace(started, state="delayed", due_at=NOW), started)
+
+    assert await ledger.get("r-1") == delayed
+    assert delayed.published is False
+
+
 async def test_what_has_changed_since_is_not_overwritten(ledger: Ledger) -> None:
     was = await put(ledger, entry())
     now = await put(ledger, replace(was, owner="another life"), was)
