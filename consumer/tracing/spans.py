@@ -6,8 +6,8 @@ https://opentelemetry.io/docs/specs/semconv/db/database-spans/
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,7 +57,7 @@ class Spans:
         **counts: int,
     ) -> AbstractContextManager[None]:
         """See `tracing.processing`."""
-        before = W3C.extract(headers, Context())
+        before = W3C.extract(headers, Context()) if headers else Context()
         linked = trace.get_current_span(before).get_span_context()
         destination = came_by if came_by.rpartition(":")[2] == queue else f"{came_by}:{queue}"
         destination = destination.strip(":")
@@ -69,7 +69,7 @@ class Spans:
             | {f"call_consumer.{name}": count for name, count in counts.items()},
             [Link(linked)] if anew and linked.is_valid else (),
         )
-        return _current(span, expected)
+        return _Current(span, expected)
 
     def sending(
         self, exchange: str, routing_key: str, request_id: str | None, headers: Mapping[str, Any]
@@ -149,27 +149,28 @@ class Spans:
     def _span(
         self, name: str, kind: SpanKind, attributes: Attributes, within: Context | None = None
     ) -> AbstractContextManager[None]:
-        return _current(self._tracer.start_span(name, within, kind, attributes))
+        return _Current(self._tracer.start_span(name, within, kind, attributes))
 
 
 def _is_sampled(within: Context | None = None) -> bool:
     return trace.get_current_span(within).get_span_context().trace_flags.sampled
 
 
-@contextmanager
-def _current(span: Span, expected: type[BaseException] | tuple[()] = ()) -> Iterator[None]:
-    """Make *span* the present one until it ends; of a failure it tells the type alone."""
-    token = context.attach(trace.set_span_in_context(span))
-    try:
-        yield
-    except expected:
-        raise
-    except Exception as error:
-        _fail(span, type(error).__qualname__)
-        raise
-    finally:
-        context.detach(token)
-        span.end()
+class _Current(AbstractContextManager[None]):
+    """Makes a span the present one until it ends; of a failure it tells the type alone."""
+
+    def __init__(self, span: Span, expected: type[BaseException] | tuple[()] = ()) -> None:
+        self._span = span
+        self._expected = expected
+
+    def __enter__(self) -> None:
+        self._token = context.attach(trace.set_span_in_context(self._span))
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, self._expected):
+            _fail(self._span, type(error).__qualname__)
+        context.detach(self._token)
+        self._span.end()
 
 
 def _fail(span: Span, kind: str) -> None:
