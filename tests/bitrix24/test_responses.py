@@ -25,6 +25,7 @@ from consumer.bitrix24.responses import (
     Usage,
     error_of,
     read_clock,
+    read_names,
     read_response,
     read_usage,
 )
@@ -842,6 +843,22 @@ BODIES = (
     ).map(lambda answer: json.dumps(answer).encode())
 )
 DATES = st.datetimes().map(lambda moment: moment.strftime("%a, %d %b %Y %H:%M:%S GMT"))
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        (b'{"result": {"7": "Ivy &amp; Joe", "12": 5}}', {"7": "Ivy & Joe", "12": "5"}),
+        (b'{"result": []}', {}),
+        (b'{"result": ["a"]}', None),
+        (b'{"other": {"7": "Ivy"}}', None),
+        (b"<html>", None),
+    ],
+)
+def test_names_by_their_ids(body: bytes, names: dict[str, str] | None) -> None:
+    assert read_names(body) == names
+
+
 # Brackets in an address raise, see above.
 HEADERS = st.dictionaries(
     st.sampled_from(["retry-after", "date", "location"]),
