@@ -34,6 +34,9 @@ SHORTEST_SECRET = 3
 OURS = re.compile(r"library|[a-z_]+(\.[a-z_]+)+")
 """Our own event names, which hold no secret, whatever one it is."""
 
+NO_SECRET = {"timestamp", "level", "request_id"}
+"""Fields that stay as they are: a request must be found again, even one called `guest-1`."""
+
 Clean = Callable[[str], str]
 
 
@@ -129,7 +132,8 @@ def secret_parts(url: str) -> list[str]:
         every = {secret for each in url.split(",") for secret in secret_parts(each)}
         return sorted(every, key=len, reverse=True)
     parts = urlsplit(url)
-    secrets = [parts.password or "", unquote(parts.password or "")]
+    password = parts.password if parts.password != parts.username else None  # it is in every log
+    secrets = [password or "", unquote(password or "")]
     if parts.scheme.startswith("http"):
         segments = parts.path.strip("/").split("/")
         # The last part is the secret; in a path of that one alone, more likely a plain word.
@@ -232,4 +236,4 @@ def _cleaned(clean: Clean) -> Processor:
 def _is_ours(name: str, value: object) -> bool:
     if name == "event":
         return isinstance(value, str) and OURS.fullmatch(value) is not None
-    return name in {"timestamp", "level"}
+    return name in NO_SECRET

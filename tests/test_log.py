@@ -71,6 +71,17 @@ def test_what_is_bound_is_on_every_line(stream: io.StringIO, lines: Lines) -> No
     assert "request_id" not in stopped
 
 
+def test_a_request_keeps_its_id_even_where_a_secret_is_in_it(
+    stream: io.StringIO, lines: Lines
+) -> None:
+    log.set_up(stream=stream, secrets=["hush"])
+
+    structlog.get_logger().info("call.delayed", request_id="hush-1", cause="hush")
+
+    (line,) = lines()
+    assert (line["request_id"], line["cause"]) == ("hush-1", "***")
+
+
 def test_a_line_stays_one_line_and_is_written_as_it_is(stream: io.StringIO, lines: Lines) -> None:
     log.set_up(stream=stream)
 
@@ -368,6 +379,7 @@ PARTS: dict[str, tuple[str, list[str]]] = {
     "no path": ("https://portal.example/", []),
     "a broker": ("amqp://calls:hush@rabbit:5672/", ["hush"]),
     "a broker whose password is encoded": ("amqp://calls:hu%2Fsh@rabbit/", ["hu%2Fsh", "hu/sh"]),
+    "a password that is the user's name, as guest": ("amqp://guest:guest@rabbit/", []),
     "a broker without a password": ("amqp://rabbit/vhost-of-ours", []),
     "several brokers": (
         "amqp://calls:hush@one/,amqps://calls:hush%2Chush@two/",

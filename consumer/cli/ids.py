@@ -53,7 +53,7 @@ class NamesIds(click.Command):
         ids = [id_ for words in found for id_ in words]
         choosers = [each for each in self.params if isinstance(each, Chooser)]
         if ids and args[-len(ids) - 1] != "--":
-            raise click.UsageError("options come first, then --, then the ids", ctx)
+            raise click.UsageError("write -- before the ids, and every option before the --", ctx)
         chooses = any(each.name in given for each in choosers)
         if not ids and chooses and not _is_among(choosers, args[0]):
             text = "what chooses (a filter, --ids, --all) comes first, before other options"

@@ -21,7 +21,12 @@ SANDBOX_PORT = 8024
 )
 @click.option("--port", default=SANDBOX_PORT, show_default=True, help="Port; 0 takes a free one.")
 def sandbox(host: str, port: int) -> None:
-    """Run a stand-in portal, whose answer the called number decides (+1 202 555 01xx)."""
+    """Run a stand-in portal, whose answer the called number decides.
+
+    +1 202 555 0100 is placed, 0112 fails twice and is placed then, 0123 is refused, 0160 breaks the
+    link, 0161 too, but the phone rings, 0130 is above the rate limit. Each request to a number
+    counts as one. All numbers: The sandbox in the documentation.
+    """
     portal = SandboxPortal()
     hosts = {"localhost": LOOPBACK, "::": EVERYWHERE}.get(host, (host,))
     try:

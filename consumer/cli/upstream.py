@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from consumer.operations.upstream import (
 from consumer.output import say, shown_id
 from consumer.settings import Settings
 
+NUMBER_LIKE = re.compile(r"\+[\d ()-]+")
 MOST_MISTAKES = 10
 """So many wrong lines are named."""
 
@@ -60,6 +62,8 @@ def publish(
     """
     settings = settings_or_exit("rabbitmq_url")
     if text is None:
+        if NUMBER_LIKE.fullmatch(to):
+            raise click.UsageError("the text is missing: publish TO TEXT")
         if wait or any(fields.values()):
             raise click.UsageError(
                 "with a FILE each line says all: name TO and TEXT, or no options"

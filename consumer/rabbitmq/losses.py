@@ -22,6 +22,8 @@ _HINTS: dict[FailureReason, str] = {
     "timed_out": "the broker did not confirm in time: it may have arrived all the same",
     "disconnected": "the link to the broker broke: it may have arrived all the same",
 }
+NEVER_SENT = "nothing was sent"
+"""The hint where there was no link yet."""
 
 log = structlog.get_logger(__name__)
 
@@ -38,12 +40,13 @@ class NotPublished(OperatorError):
     """Raised when the broker did not confirm a message; *reason* tells what happened to it.
 
     ``unroutable``: no queue for it. ``nacked``: a queue refused it. ``forbidden``: the broker
-    refused this user. ``timed_out`` and ``disconnected``: it may have arrived all the same.
+    refused this user. ``timed_out`` and ``disconnected``: it may have arrived all the same, if it
+    was *sent*.
     """
 
-    def __init__(self, reason: FailureReason, detail: str = "") -> None:
+    def __init__(self, reason: FailureReason, detail: str = "", *, sent: bool = True) -> None:
         told = f"{reason}: {detail}" if detail else reason
-        super().__init__(f"not published ({told}): {_HINTS[reason]}")
+        super().__init__(f"not published ({told}): {_HINTS[reason] if sent else NEVER_SENT}")
         self.reason = reason
 
 

@@ -110,10 +110,11 @@ class Publisher:
         except BrokerUnavailable as error:
             await self._link.give_up(channel)
             if isinstance(error.__cause__, TimeoutError):
-                raise NotPublished("timed_out", routing_key) from None
+                raise NotPublished("timed_out", routing_key, sent=channel is not None) from None
             if isinstance(error.__cause__, ChannelAccessRefused):
                 raise NotPublished("forbidden", words_of(error.__cause__)) from None
-            raise NotPublished("disconnected", str(error)) from None
+            sent = channel is not None
+            raise NotPublished("disconnected", str(error), sent=sent) from None
 
     @asynccontextmanager
     async def _deadline(self, length: int) -> AsyncIterator[None]:

@@ -20,6 +20,7 @@ from consumer.tracing.spans import Spans
 
 NAME = "call-consumer"
 SAY_AGAIN_S = 300.0
+ADVICE = "see that the collector is there, and OTEL_EXPORTER_OTLP_ENDPOINT: http://host:4318"
 SECRET = re.compile(r"(?<=/)[^\s'\")]+|[^\s'\"/]+(?=@)|(?<=header value: ).+", re.DOTALL)
 """A vendor's address may have a token in its path or before its host; a header is one."""
 TELL_OF_FAILURES = (OTLPSpanExporter.__module__, BatchProcessor.__module__)
@@ -74,7 +75,7 @@ class _Failures(logging.Filter):
         if record.levelno >= logging.WARNING and time.monotonic() >= self.next_at:
             self.next_at = time.monotonic() + SAY_AGAIN_S
             reason = SECRET.sub("…", record.getMessage())
-            log.warning("traces.lost", reason=reason)
+            log.warning("traces.lost", reason=reason, advice=ADVICE)
         return False
 
 

@@ -94,7 +94,7 @@ def test_an_empty_list_takes_nothing_back() -> None:
         ((), 2, "name IDs"),
         (("a", "--wait"), 1, "--wait: request_id: has characters that are not allowed"),
         (("a", "b c", '{"id": 1}'), 1, '"b c": request_id: has characters that are not allowed'),
-        (("--reason", "x", "a"), 2, "options come first, then --"),
+        (("--reason", "x", "a"), 2, "write -- before the ids"),
         (("--reason", " ", "--", "a"), 2, "say in a few words why"),
         (("--reason", "x" * 201, "--", "a"), 2, "200 characters at most"),
         (("--ids", "nowhere.txt"), 2, "cannot be read"),

@@ -192,6 +192,7 @@ WRONG = {
         "names a key twice",
     ),
     "an unknown option": (["+12025550100", "Hello", "--vioce", "x"], "No such option"),
+    "a number without a text": (["+1 (202) 555-0100"], "the text is missing"),
     "nothing": ([], "Missing argument 'TO|FILE'"),
     "a file that is not there": (["calls.jsonl"], "calls.jsonl: cannot be read: No such file"),
     "a folder": (["."], ".: cannot be read: Is a directory"),

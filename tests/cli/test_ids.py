@@ -66,15 +66,15 @@ def test_the_first_word_tells_ids_from_options(
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
-    "an id behind an option": (("replay", "--redial", "a"), "options come first, then --"),
-    "an id behind a value": (("discard", "--why", "x", "a"), "options come first, then --"),
-    "two ids that would edit": (("replay", "--set", "to_number=+1", "a"), "then --"),
+    "an id behind an option": (("replay", "--redial", "a"), "write -- before the ids"),
+    "an id behind a value": (("discard", "--why", "x", "a"), "write -- before the ids"),
+    "two ids that would edit": (("replay", "--set", "to_number=+1", "a"), "write -- before"),
     "all, last": (("discard", "--why", "x", "--all"), "comes first"),
     "a filter, last": (("discard", "--yes", "--why", "x", "--not-replayed"), "comes first"),
     "a filter with its value": (("replay", "--yes", "--reason=broker"), "comes first"),
     "an unknown option": (("discard", "--why", "x", "--redial"), "An id comes behind --"),
     "help, last": (("discard", "--why", "x", "-h"), "for help name the command"),
-    "help, first": (("replay", "-h", "a"), "then --"),
+    "help, first": (("replay", "-h", "a"), "write -- before"),
     "help with an id": (("show", "a", "-h"), "for help name the command"),
     "two to show": (("show", "a", "b"), "unexpected extra argument (b)"),
     "no description": (("replay", "--description", " "), "is empty"),
