@@ -163,4 +163,4 @@ class Recorder:
         try:
             await self._ledger.put(replace(entry, published=True), entry)
         except LedgerDown:
-            log.warning("ledger.not_marked")  # the next copy of the message publishes it once more
+            self._ledger.published.add(entry)  # until then a copy publishes it once more

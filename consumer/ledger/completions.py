@@ -15,7 +15,7 @@ from consumer.messages.endings import CallOutcome, Ending
 
 FOLLOWED_BEFORE_S = 3600.0
 """Calls of so long before it was turned on are followed too: hosts' clocks differ."""
-ANNOUNCED_BY_NOW_S = 86_400.0
+ANNOUNCED_BY_NOW_S = 3600.0
 """After so long a `call.started` is taken to be out, though nobody could note it."""
 AT_ONCE = 200
 

@@ -15,6 +15,9 @@ from consumer.ledger.store import LedgerDown, Store, Value
 
 SOON_S = 0.2
 """For so long notes are gathered: a loss of power forgets the outcomes of no more than that."""
+AGAIN_S = 1.0
+"""After so long what could not be written is tried again."""
+MOST_WAITING = 10_000
 AT_ONCE = 200
 """SQLite takes 32,766 values in a statement."""
 
@@ -29,6 +32,7 @@ class PublishedMarks:
         self._queue = queue
         self._waiting: list[Entry] = []
         self._writing: asyncio.Task[None] | None = None
+        self._failing = False
 
     def add(self, entry: Entry) -> None:
         """Note soon that the broker has the event of *entry*, as the ledger holds it now."""
@@ -38,8 +42,9 @@ class PublishedMarks:
             self._writing = asyncio.create_task(self._write_soon(), context=Context())
 
     async def _write_soon(self) -> None:
-        await asyncio.sleep(SOON_S)
-        await self.flush()
+        while self._waiting:
+            await asyncio.sleep(AGAIN_S if self._failing else SOON_S)
+            await self.flush()
 
     async def close(self) -> None:
         """Write what waits, at once."""
@@ -48,13 +53,18 @@ class PublishedMarks:
         await self.flush()
 
     async def flush(self) -> None:
-        """Write what waits. Where the ledger cannot be written, nothing is noted."""
+        """Write what waits; what cannot be written now waits on, but for the oldest of too many."""
         try:
             while self._waiting:
-                some, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
+                some = self._waiting[:AT_ONCE]
                 await self.write(some)
+                del self._waiting[: len(some)]
+                self._failing = False
         except LedgerDown:
-            log.warning("ledger.not_marked")  # a copy of the message publishes it once more
+            if not self._failing:
+                log.warning("ledger.not_marked")  # a copy of the message publishes it once more
+            self._failing = True
+            del self._waiting[:-MOST_WAITING]
 
     async def write(self, entries: Sequence[Entry]) -> None:
         """Note that the events of *entries* are out, unless a newer version has come since."""

@@ -107,7 +107,7 @@ class Report:
             case "delayed":
                 return when_delayed(entry)
             case "started":
-                return "nothing" if entry.published else "call.started is yet to be published"
+                return "nothing" if entry.published else "call.started is out, or will be"
             case "failed":
                 return self._failed(entry, around)
 

@@ -22,7 +22,8 @@ class ConfirmingLink:
 
     Args:
         url: The broker.
-        renew_every_s: How long the last channel but one has to end what is in flight.
+        renew_every_s: How long the last channel but one has to end what is in flight, and a new
+            one to open.
     """
 
     def __init__(self, url: str, renew_every_s: float) -> None:
@@ -44,8 +45,13 @@ class ConfirmingLink:
         async with self._opening:
             if self._channel is None or self._channel.is_closed:
                 await self.give_up(self._channel)
-                self._connection = await connect(self._url, "publisher")
-                self._channel = await self._connection.channel(on_return_raises=True)
+                connection = await connect(self._url, "publisher")
+                try:
+                    channel = await connection.channel(on_return_raises=True)
+                except BaseException:  # or each try would leave a connection behind
+                    await _close(connection)
+                    raise
+                self._connection, self._channel = connection, channel
             return self._channel
 
     async def close(self) -> None:
@@ -82,20 +88,25 @@ class ConfirmingLink:
             return
         self._renewed_at = now
         with suppress(BrokerUnavailable), link_losses():
-            if self._retired is not None:
-                await self._retired.close()
-            if self._connection is not None:
-                anew = await self._connection.channel(on_return_raises=True)
-                self._retired, self._channel = channel, anew
+            async with asyncio.timeout(self._renew_every_s):
+                if self._retired is not None:
+                    await self._retired.close()
+                if self._connection is not None:
+                    anew = await self._connection.channel(on_return_raises=True)
+                    self._retired, self._channel = channel, anew
 
     async def give_up(self, channel: AbstractChannel | None) -> None:
         """Close *channel*'s connection, unless another failure has done so already."""
         if channel is None or channel is not self._channel or self._connection is None:
             return
         connection, self._connection, self._channel = self._connection, None, None
-        try:
-            with link_losses():
-                async with asyncio.timeout(1):
-                    await connection.close()
-        except ConnectionLost:
-            log.debug("publisher.close_failed")
+        await _close(connection)
+
+
+async def _close(connection: AbstractConnection) -> None:
+    try:
+        with link_losses():
+            async with asyncio.timeout(1):
+                await connection.close()
+    except ConnectionLost:
+        log.debug("publisher.close_failed")

@@ -249,7 +249,7 @@ NEXT: dict[str, tuple[Entry | None, LetterAct | None, str, str]] = {
         entry(state="started"),
         None,
         "started",
-        "call.started is yet to be published",
+        "call.started is out, or will be",
     ),
     "sent back": (
         entry(state="failed", published=True),

@@ -11,12 +11,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.blocks import Block
 from consumer.ledger import Entry, Ledger, LedgerDown
@@ -117,6 +118,30 @@ async def put(ledger: Ledger, new: Entry, was: Entry | None = None) -> Entry:
 
 
 # --- entries
+
+
+async def test_a_note_that_cannot_be_written_is_written_later(
+    open_ledger: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sqlite.BUSY_S", "published.SOON_S", "published.AGAIN_S"):
+        monkeypatch.setattr(f"consumer.ledger.{name}", 0)
+    ledger = await open_ledger(f"sqlite:///{tmp_path}/ledger.db")
+    started = await put(ledger, entry(state="started"))
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with capture_logs() as lines:
+            ledger.published.add(started)
+            await ledger.published.flush()
+            await ledger.published.flush()
+        other.execute("ROLLBACK")
+
+    assert [line["event"] for line in lines] == ["ledger.not_marked"]
+    writing = ledger.published._writing  # noqa: SLF001  # no other sign of its end
+    assert writing is not None
+    await asyncio.wait_for(writing, 5)
+    found = await ledger.get("r-1")
+    assert found is not None
+    assert found.published
 
 
 async def test_what_was_never_written_is_not_known(ledger: Ledger) -> None:

@@ -9,12 +9,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from consumer.rabbitmq.confirming_link import ConfirmingLink
+from consumer.rabbitmq.connection import connect
 from consumer.rabbitmq.losses import ConnectionLost, NotPublished
 from consumer.rabbitmq.outgoing import build_message
 from consumer.rabbitmq.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from aio_pika.abc import AbstractChannel, AbstractConnection
 
     from tests.links import Link
     from tests.workbench import Bench
@@ -116,6 +120,41 @@ async def test_after_a_refusal_another_channel_is_used(
 
     assert await publisher._link.open() is not before  # noqa: SLF001
     assert await works(publisher, bench)
+
+
+async def _never(**_: object) -> AbstractChannel:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def test_a_channel_that_does_not_open_leaves_no_connection_behind(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[AbstractConnection] = []
+
+    async def half_open(*names: str) -> AbstractConnection:
+        opened.append(await connect(*names))
+        monkeypatch.setattr(opened[-1], "channel", _never)
+        return opened[-1]
+
+    monkeypatch.setattr("consumer.rabbitmq.confirming_link.connect", half_open)
+    with pytest.raises(NotPublished, match=r"timed_out.*nothing was sent"):
+        await publisher.publish(build_message(b"{}", {}), "", "x")
+
+    assert [connection.is_closed for connection in opened] == [True]
+
+
+async def test_to_go_on_over_another_channel_takes_no_longer_than_a_publish(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirming = ConfirmingLink(link.url, 0.1)
+    channel = await confirming.open()
+    monkeypatch.setattr(confirming._connection, "channel", _never)  # noqa: SLF001
+    async with asyncio.timeout(5):
+        await confirming.renew(channel)
+
+    assert await confirming.open() is channel
+    await confirming.close()
 
 
 async def test_an_exchange_that_is_not_there_is_not_success(
