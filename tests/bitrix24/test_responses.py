@@ -19,7 +19,7 @@ from consumer.bitrix24.errors import (
     KnownError,
     Meaning,
 )
-from consumer.bitrix24.lookup import advice_for
+from consumer.bitrix24.lookup import advice_for, is_transient
 from consumer.bitrix24.responses import (
     LONGEST_RETRY_AFTER_S,
     Usage,
@@ -857,6 +857,13 @@ DATES = st.datetimes().map(lambda moment: moment.strftime("%a, %d %b %Y %H:%M:%S
 )
 def test_names_by_their_ids(body: bytes, names: dict[str, str] | None) -> None:
     assert read_names(body) == names
+
+
+@pytest.mark.parametrize("row", KNOWN_ERRORS, ids=lambda row: row.code)
+def test_a_code_is_transient_where_it_says_unavailable_once(row: KnownError) -> None:
+    unavailable = {each.code for each in KNOWN_ERRORS if each.outcome == "unavailable"}
+
+    assert is_transient(row.code.swapcase()) == (row.code in unavailable)
 
 
 # Brackets in an address raise, see above.

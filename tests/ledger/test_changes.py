@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from consumer.decision import Failure
+from consumer.decision import Announce, Failure
 from consumer.ledger import Entry
 from consumer.ledger.changes import (
+    apply_decision,
     cancel,
     cancel_unseen,
     expire,
@@ -68,6 +69,19 @@ def test_a_doubt_is_looked_up_at_once(code: str, description: str) -> None:
         published=False,
         code=code,
         description=description,
+    )
+
+
+def test_a_call_that_is_found_waits_for_nothing_and_lacks_nothing() -> None:
+    found = apply_decision(DOUBT, Announce("c-1", "history"), NOW, expires_at=NOW - 1)
+
+    assert found == replace(
+        WAS,
+        state="started",
+        changed_at=NOW,
+        call_id="c-1",
+        confirmed_by="history",
+        published=False,
     )
 
 
