@@ -149,7 +149,7 @@ async def test_to_go_on_over_another_channel_takes_no_longer_than_a_publish(
 ) -> None:
     confirming = ConfirmingLink(link.url, 0.1)
     channel = await confirming.open()
-    monkeypatch.setattr(confirming._connection, "channel", _never)  # noqa: SLF001
+    monkeypatch.setattr(confirming._connection, "channel", _never)  # noqa: SLF001  # the same one
     async with asyncio.timeout(5):
         await confirming.renew(channel)
 
