@@ -132,7 +132,7 @@ def secret_parts(url: str) -> list[str]:
         every = {secret for each in url.split(",") for secret in secret_parts(each)}
         return sorted(every, key=len, reverse=True)
     parts = urlsplit(url)
-    password = parts.password if parts.password != parts.username else None  # it is in every log
+    password = parts.password if parts.password != parts.username else None  # a name is no secret
     secrets = [password or "", unquote(password or "")]
     if parts.scheme.startswith("http"):
         segments = parts.path.strip("/").split("/")

@@ -21,8 +21,8 @@ from consumer.shutdown import LAST_S
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GARBAGE_AFTER = 10_000
-"""New objects, after which Python looks for circles of garbage: after its 700 that is 5 % of the
-time, and there are next to no circles."""
+"""New objects, after which Python looks for circular garbage; by its default of 700 that took 5 %
+of the worker's time."""
 
 log = structlog.get_logger(__name__)
 

@@ -23,7 +23,8 @@ from consumer.operations.upstream import (
 from consumer.output import say, shown_id
 from consumer.settings import Settings
 
-NUMBER_LIKE = re.compile(r"\+[\d ()-]+")
+NUMBER_LIKE = re.compile(r"\+?[\d ()-]{5,}")
+"""What is a number rather than a file; an error is not to show it."""
 MOST_MISTAKES = 10
 """So many wrong lines are named."""
 
@@ -63,7 +64,9 @@ def publish(
     settings = settings_or_exit("rabbitmq_url")
     if text is None:
         if NUMBER_LIKE.fullmatch(to):
-            raise click.UsageError("the text is missing: publish TO TEXT")
+            raise click.UsageError(
+                "the text is missing: publish TO TEXT; a file of that name is ./FILE"
+            )
         if wait or any(fields.values()):
             raise click.UsageError(
                 "with a FILE each line says all: name TO and TEXT, or no options"

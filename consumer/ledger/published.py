@@ -18,6 +18,7 @@ SOON_S = 0.2
 AGAIN_S = 1.0
 """After so long what could not be written is tried again."""
 MOST_WAITING = 10_000
+"""Notes, while the ledger cannot be written."""
 AT_ONCE = 200
 """SQLite takes 32,766 values in a statement."""
 

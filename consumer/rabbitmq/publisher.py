@@ -109,11 +109,11 @@ class Publisher:
             raise
         except BrokerUnavailable as error:
             await self._link.give_up(channel)
+            sent = channel is not None
             if isinstance(error.__cause__, TimeoutError):
-                raise NotPublished("timed_out", routing_key, sent=channel is not None) from None
+                raise NotPublished("timed_out", routing_key, sent=sent) from None
             if isinstance(error.__cause__, ChannelAccessRefused):
                 raise NotPublished("forbidden", words_of(error.__cause__)) from None
-            sent = channel is not None
             raise NotPublished("disconnected", str(error), sent=sent) from None
 
     @asynccontextmanager

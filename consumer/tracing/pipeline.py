@@ -20,7 +20,7 @@ from consumer.tracing.spans import Spans
 
 NAME = "call-consumer"
 SAY_AGAIN_S = 300.0
-ADVICE = "see that the collector is there, and OTEL_EXPORTER_OTLP_ENDPOINT: http://host:4318"
+ADVICE = "is the collector there? OTEL_EXPORTER_OTLP_ENDPOINT is its address, as http://host:4318"
 SECRET = re.compile(r"(?<=/)[^\s'\")]+|[^\s'\"/]+(?=@)|(?<=header value: ).+", re.DOTALL)
 """A vendor's address may have a token in its path or before its host; a header is one."""
 TELL_OF_FAILURES = (OTLPSpanExporter.__module__, BatchProcessor.__module__)

@@ -193,6 +193,7 @@ WRONG = {
     ),
     "an unknown option": (["+12025550100", "Hello", "--vioce", "x"], "No such option"),
     "a number without a text": (["+1 (202) 555-0100"], "the text is missing"),
+    "a number without a country code or a text": (["2025550100"], "the text is missing"),
     "nothing": ([], "Missing argument 'TO|FILE'"),
     "a file that is not there": (["calls.jsonl"], "calls.jsonl: cannot be read: No such file"),
     "a folder": (["."], ".: cannot be read: Is a directory"),
