@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from urllib.parse import urlsplit
 
@@ -71,11 +72,13 @@ class Portal:
         """How far the portal's web server's clock is ahead of ours, as its latest answer shows."""
         self.usage: Usage | None = None
         """What the latest call used of the operating limit, by our clock."""
-        self._headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": "gzip",
-            "User-Agent": f"call-consumer/{version('call-consumer')}",
-        }
+        self._headers = httpx.Headers(
+            {
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",
+                "User-Agent": f"call-consumer/{version('call-consumer')}",
+            }
+        )
         self.silence = ""
         """Why `ask` had no answer the last time, in words."""
         tls = httpx.create_ssl_context() if access.url.startswith("https:") else None
@@ -130,7 +133,7 @@ class Portal:
         limits = httpx.Timeout(self._timeout_s, connect=CONNECT_TIMEOUT_S)
         request = httpx.Request(
             "POST",
-            self._access.url + method,
+            _parsed(self._access.url + method),
             json={**parameters, **credential.parameters},
             headers=self._headers,
             extensions={"timeout": limits.as_dict(), "send_before": send_before},
@@ -235,3 +238,9 @@ def _is_over(response: httpx.Response) -> bool:
     """Tell whether the portal refused a request for its credential, which may be renewed."""
     outcome = read_response(response.status_code, response.content, response.headers)
     return isinstance(outcome, Refused) and outcome.failure.code.lower() in OVER
+
+
+@cache
+def _parsed(url: str) -> httpx.URL:
+    """Parse an address once: that takes half as long as all else of building a request."""
+    return httpx.URL(url)

@@ -116,13 +116,14 @@ class Crowd:
     def recoveries_s(self, kind: str) -> list[float]:
         """Return for each blow of a kind how long it took until another dialled.
 
-        Counted from its begin where it fell on one worker, else from its end. Of the kills only
-        those of the active one, while enough was left to dial and nothing else was broken.
+        Counted from its begin where it fell on one worker, else from its end, or from when the
+        portal took calls again. A blow after the last dial shows nothing; of the kills only those
+        of the active one count, while enough was left to dial and nothing else was broken.
         """
         dials = sorted((at, n) for n, w in enumerate(self.bench.workers) for at in w.dials())
         recoveries = []
         for blow in [blow for blow in self.blows if blow.kind == kind]:
-            since = blow.begun if blow.on else blow.over
+            since = self._unblocked(blow.begun if blow.on else blow.over)
             before = [n for at, n in dials if at <= since]
             resumed = next(
                 (at for at, n in dials if at > since and self.bench.workers[n] is not blow.on),
@@ -135,8 +136,14 @@ class Crowd:
                 or self._broken(since, resumed)
             ):
                 continue
-            recoveries.append(resumed - since)
+            if kind == KILLED or resumed < NEVER:  # else the account tells whether more was to dial
+                recoveries.append(resumed - since)
         return recoveries
+
+    def _unblocked(self, since: float) -> float:
+        """Return when the portal takes calls, at the earliest *since*."""
+        blocks = [block for worker in self.bench.workers for block in worker.blocks()]
+        return max([over for begun, over in blocks if begun <= since < over], default=since)
 
     def _broken(self, since: float, until: float) -> bool:
         return any(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.faults.launcher import DIALS
 
+BLOCKED = "calls.blocked"
 NEVER = float("inf")
 POLL_S = 0.1
 WAIT_S = 120.0
@@ -70,6 +71,11 @@ class Worker:
     def dials(self) -> list[float]:
         """Return when it was about to ask the portal for a call, in Unix seconds."""
         return [moment(line["timestamp"]) for line in self.said(DIALS)]
+
+    def blocks(self) -> list[tuple[float, float]]:
+        """Return from when to when the portal let it place no call, in Unix seconds."""
+        begun = [(moment(line["timestamp"]), line["block_s"]) for line in self.said(BLOCKED)]
+        return [(at, at + for_s) for at, for_s in begun if isinstance(for_s, int | float)]
 
     def ready_s(self) -> float:
         """Return how long it took from its start until it consumed."""
