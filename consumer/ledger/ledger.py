@@ -44,11 +44,12 @@ class Ledger:
         url: ``sqlite:///file``, ``sqlite:////absolute/file``, ``sqlite://`` for memory, or
             ``postgresql://user:password@host:5432/database``.
         queue: Which queue's requests: part of every key.
-        connections: How many PostgreSQL is asked over at most.
+        at_once: How many requests are worked on at once: PostgreSQL is asked over as many
+            connections.
     """
 
-    def __init__(self, url: str, queue: str, connections: int = 1) -> None:
-        self._store = _store(url, connections)
+    def __init__(self, url: str, queue: str, at_once: int = 1) -> None:
+        self._store = _store(url, at_once)
         self._about = About(self._store)
         self.completions = Completions(self._store, self._about, queue)
         self.earlier = Earlier(self._store, self.completions, queue)
@@ -239,12 +240,12 @@ class Ledger:
             )
 
 
-def _store(url: str, connections: int) -> Store:
+def _store(url: str, at_once: int) -> Store:
     if url.startswith("sqlite:"):
-        return SqliteStore(url)
+        return SqliteStore(url, at_once)
     try:
         from consumer.ledger.postgres import PostgresStore  # noqa: PLC0415  # an optional extra
     except ImportError:
         text = "PostgreSQL needs the extra `postgres`: pip install '.[postgres]'"
         raise LedgerDown(text) from None
-    return PostgresStore(url, connections)
+    return PostgresStore(url, at_once)

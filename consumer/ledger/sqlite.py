@@ -43,10 +43,12 @@ class SqliteStore:
 
     Args:
         url: ``sqlite:///file``, ``sqlite:////absolute/file``, or ``sqlite://`` for memory.
+        at_once: How many may wait for the disk at most: for more is not waited.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, at_once: int) -> None:
         self.place = urlsplit(url).path[1:] or ":memory:"
+        self._at_once = at_once
         self._db: sqlite3.Connection | None = None
         self._waiting: list[_Write] = []
         self._durably = True
@@ -107,7 +109,7 @@ class SqliteStore:
     ) -> None:
         if len(self._waiting) > known:
             quiet_turns = QUIET_TURNS
-        if quiet_turns:
+        if quiet_turns and len(self._waiting) < self._at_once:
             loop.call_soon(self._write_when_quiet, loop, len(self._waiting), quiet_turns - 1)
         else:
             self._write()

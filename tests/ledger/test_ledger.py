@@ -21,6 +21,7 @@ from structlog.testing import capture_logs
 
 from consumer.blocks import Block
 from consumer.ledger import Entry, Ledger, LedgerDown
+from consumer.ledger.sqlite import QUIET_TURNS
 from consumer.ledger.statements import COMPLETION
 
 NOW = 1773748800.0
@@ -39,8 +40,8 @@ async def open_ledger() -> AsyncIterator[Opener]:
     """Open ledgers, and close them after the test."""
     opened: list[Ledger] = []
 
-    async def open_one(url: str, queue: str = QUEUE) -> Ledger:
-        ledger = Ledger(url, queue)
+    async def open_one(url: str, queue: str = QUEUE, at_once: int = 1) -> Ledger:
+        ledger = Ledger(url, queue, at_once)
         opened.append(ledger)
         await ledger.open()
         return ledger
@@ -902,7 +903,7 @@ async def test_writes_of_one_moment_wait_for_the_disk_together(open_ledger: Open
 
 
 async def test_a_write_soon_after_another_waits_for_the_disk_with_it(open_ledger: Opener) -> None:
-    ledger = await open_ledger(FILE)
+    ledger = await open_ledger(FILE, at_once=20)
     statements: list[str] = []
     ledger._store._opened().set_trace_callback(statements.append)  # type: ignore[attr-defined]  # noqa: SLF001
 
@@ -915,6 +916,24 @@ async def test_a_write_soon_after_another_waits_for_the_disk_with_it(open_ledger
 
     assert statements.count("COMMIT") == 1
     assert await ledger.get("r-18") == entry("r-18", version=1)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_nobody_is_waited_for_once_all_who_are_at_work_wait(
+    open_ledger: Opener, others: int
+) -> None:
+    ledger = await open_ledger(FILE, at_once=2)
+    turns = 0
+    claims = [
+        asyncio.create_task(ledger.claim(entry(f"r-{n}"), None, b"")) for n in range(1 + others)
+    ]
+
+    while not claims[0].done():
+        turns += 1
+        await asyncio.sleep(0)
+
+    assert (turns < QUIET_TURNS) is bool(others)
+    await asyncio.gather(*claims)
 
 
 async def test_what_no_database_can_hold_fails_alone(open_ledger: Opener) -> None:

@@ -39,8 +39,8 @@ def entry(request_id: str = "r-1", **changes: object) -> Entry:
 
 
 @asynccontextmanager
-async def opened(url: str, connections: int = 2) -> AsyncIterator[Ledger]:
-    ledger = Ledger(url, QUEUE, connections)
+async def opened(url: str, at_once: int = 2) -> AsyncIterator[Ledger]:
+    ledger = Ledger(url, QUEUE, at_once)
     await ledger.open()
     yield ledger
     await ledger.close()
@@ -185,7 +185,7 @@ async def test_other_tables_of_the_database_are_left_alone(database_url: str) ->
 
 
 async def test_no_more_connections_than_it_may_have(database_url: str) -> None:
-    async with opened(database_url, connections=3) as ledger:
+    async with opened(database_url, at_once=3) as ledger:
         await asyncio.gather(*(ledger.put(entry(f"r-{n}"), None) for n in range(60)))
         connection = await asyncpg.connect(database_url)
         used = await connection.fetchval(
