@@ -391,7 +391,8 @@ class Histories(RuleBasedStateMachine):
         told = {key: value for key, value in body.items() if key != "confirmed_by"}
         known = self.seen.bodies.setdefault(body["event_id"], told)
         if body.get("reason") == "invalid":
-            known["failed_at"] = told["failed_at"]  # it leaves no entry
+            # It leaves no entry: a copy, or a replay, tells of itself under the same id.
+            known |= {"failed_at": told["failed_at"], "replay": told["replay"]}
         assert told == known, "an event was repeated otherwise than it was"
         self.seen.events.append(
             Event(

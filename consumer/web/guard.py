@@ -22,6 +22,10 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+NOT_OURS = """\
+This form does not come from here. Open the page anew, and send it from there.
+A script has to send the header Origin, as a browser does: the address of these pages.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Place:
         if not (self.tls or self.behind_proxy or _is_local(headers)):
             return PlainTextResponse("Open this page by the address that was printed.\n", 421)
         if method not in {"GET", "HEAD"} and not self._is_ours(headers):
-            return PlainTextResponse("This form does not come from here.\n", 403)
+            return PlainTextResponse(NOT_OURS, 403)
         return None
 
     def _is_ours(self, headers: Headers) -> bool:
