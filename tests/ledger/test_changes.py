@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from consumer.decision import Announce, Failure
+from consumer.decision import Announce, Failure, Reconcile, Retry
 from consumer.ledger import Entry
 from consumer.ledger.changes import (
     apply_decision,
@@ -20,7 +20,7 @@ from consumer.ledger.changes import (
     taken_back,
 )
 from consumer.ledger.entry import UNSEEN_BODY
-from consumer.results import Expired, Forbidden, Scheduled, TakenBack, entry_after
+from consumer.results import Decided, Expired, Forbidden, Scheduled, TakenBack, entry_after
 
 NOW = 1_800_000_000.0
 DRAFT = Entry(
@@ -83,6 +83,28 @@ def test_a_call_that_is_found_waits_for_nothing_and_lacks_nothing() -> None:
         confirmed_by="history",
         published=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "reached"),
+    [(NOW + 61, ("delayed", None)), (NOW + 60, ("failed", "expired")), (None, ("delayed", None))],
+)
+def test_a_retry_that_would_come_too_late_is_none(
+    expires_at: float | None, reached: tuple[str, str | None]
+) -> None:
+    retry = Retry(60.0, 4, Failure("HTTP_503", "the portal is busy"))
+
+    entry = entry_after(Decided(replace(WAS, state="placing"), retry, expires_at), NOW)
+
+    assert (entry.state, entry.reason) == reached
+
+
+def test_a_doubt_is_as_old_as_the_look_up_says() -> None:
+    later = Reconcile(30.0, Failure("HTTP_503", "the history is away"))
+
+    entry = entry_after(Decided(DOUBT, later, doubt_age_s=40.0), NOW)
+
+    assert (entry.unsure_since, entry.due_at) == (NOW - 40, NOW + 30)
 
 
 def test_a_replay_of_a_doubt_keeps_the_doubt() -> None:

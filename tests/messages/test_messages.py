@@ -59,6 +59,13 @@ def accepted(verdict: CallRequested | Invalid) -> CallRequested:
 # --- bodies that are requests
 
 
+def test_a_request_has_expired_from_the_very_moment() -> None:
+    call = accepted(read_body(body(expires_at="2026-03-17T12:00:00Z"), Defaults()))
+    at = datetime(2026, 3, 17, 12, tzinfo=UTC).timestamp()
+
+    assert [call.has_expired(at - 0.001), call.has_expired(at)] == [False, True]
+
+
 def test_a_request_is_read_as_it_was_sent() -> None:
     sent = body(
         voice="ruinternalfemale",
