@@ -374,6 +374,11 @@ def test_for_each_row_there_is_its_own_advice(row: KnownError) -> None:
 
 ADVICE: dict[str, tuple[str, str, str]] = {
     "a description nobody knows": ("PAYMENT_REQUIRED", "Subscription has been ended", "Renew"),
+    "a description with brackets": (
+        "ACCESS_DENIED",
+        "REST (API) is available only on commercial plans.",
+        "Renew",
+    ),
     "a description in Russian": ("ACCESS_DENIED", "Доступ запрещен", "Give"),
     "nobody knows what is wrong": ("ERROR_CORE", "Something new", "See the description"),
     "nobody knows the code": ("SOMETHING_NEW", "Access denied", "See the description"),
@@ -592,6 +597,11 @@ SHAPES: dict[str, tuple[int, bytes, Outcome]] = {
         400,
         b'{"error":"ERROR_CORE"}',
         Refused(Failure("ERROR_CORE", "", 400), "portal"),
+    ),
+    "an unknown text, no code, and the word no": (
+        200,
+        b'{"error":"","error_description":"Something new","result":false}',
+        Refused(Failure("RESULT_FALSE", "Something new", 200), "portal"),
     ),
     "an unknown text and no code": (
         400,

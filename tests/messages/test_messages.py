@@ -34,6 +34,7 @@ from consumer.messages import (
     read_body,
     readable_id,
     rfc3339,
+    rfc3339_at,
 )
 
 NUMBER = "+4915112345678"
@@ -778,6 +779,20 @@ def test_an_event_bears_the_attributes_of_cloudevents() -> None:
         "cloudEvents_time": "2026-03-17T12:00:00.000Z",
         "cloudEvents_subject": "r-1",
     }
+
+
+def test_times_are_written_in_utc_wherever_the_worker_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moment = datetime(2026, 3, 17, 12, tzinfo=UTC)
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+
+    written = rfc3339(moment), rfc3339_at(moment.timestamp())
+
+    monkeypatch.undo()
+    time.tzset()
+    assert written == ("2026-03-17T12:00:00.000Z",) * 2
 
 
 def test_an_event_about_an_unreadable_body_has_no_subject() -> None:
