@@ -21,6 +21,7 @@ from consumer.bitrix24.errors import (
 )
 from consumer.bitrix24.lookup import advice_for, is_transient
 from consumer.bitrix24.responses import (
+    LONGEST_DESCRIPTION,
     LONGEST_RETRY_AFTER_S,
     Usage,
     error_of,
@@ -409,6 +410,7 @@ def test_what_to_do_about_a_code_that_nobody_knows_goes_by_what_it_meant(
     assert advice_for("PAYMENT_REQUIRED", "?", outcome).startswith("Renew")
 
 
+DEEPEST = 8
 ERRORS: dict[str, tuple[bytes, tuple[str, str]]] = {
     "as documented": (
         error_body("ACCESS_DENIED", "Access denied!"),
@@ -433,6 +435,19 @@ ERRORS: dict[str, tuple[bytes, tuple[str, str]]] = {
     ),
     "a code that is none": (b'{"error":{"code":{"a":1},"message":["b"]}}', ("", "")),
     "true": (b'{"error":true}', ("", "")),
+    "a code in a list": (b'{"error":{"code":["A"],"message":"b"}}', ("", "b")),
+    "described as v1 does": (b'{"error":{"code":"A","error_description":"b"}}', ("A", "b")),
+    "a long text within": (
+        b'{"error":{"code":"A","message":"%s"}}' % (b"b" * (LONGEST_DESCRIPTION + 1)),
+        ("A", "b" * LONGEST_DESCRIPTION),
+    ),
+    "as deep as is read": (b'{"error":' * (1 + DEEPEST) + b'"A"' + b"}" * (1 + DEEPEST), ("A", "")),
+    "deeper": (b'{"error":' * (2 + DEEPEST) + b'"A"' + b"}" * (2 + DEEPEST), ("", "")),
+    "a list as deep": (b'{"error":' + b"[" * DEEPEST + b'"A"' + b"]" * DEEPEST + b"}", ("A", "")),
+    "a deeper list": (
+        b'{"error":[' + b"[" * DEEPEST + b'"A"' + b"]" * DEEPEST + b"]}",
+        ("", ""),
+    ),
     "nested without end": (b'{"error":' * 500 + b'"A"' + b"}" * 500, ("", "")),
     "none": (PLACED, ("", "")),
     "zero": (b'{"error":0,"error_description":""}', ("", "")),
