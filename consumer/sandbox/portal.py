@@ -54,7 +54,7 @@ class SandboxPortal:
         self.switches = switches or Switches()
         self.calls: list[Call] = []
         self.history: list[Call] = []
-        self._listed: set[int] = set()
+        self._unlisted: list[Call] = []
         self.last_row = 0
         """The id of the latest row of the history."""
         self.tally = Tally()
@@ -79,7 +79,7 @@ class SandboxPortal:
         """Forget all calls, and how often each number has failed."""
         self.calls.clear()
         self.history.clear()
-        self._listed.clear()
+        self._unlisted.clear()
         self._struck.clear()
 
     def answer(self, request: RestRequest) -> Reply:
@@ -174,6 +174,8 @@ class SandboxPortal:
             reason=ends.reason,
         )
         self.calls.append(call)
+        if call.ended_at is not None:
+            self._unlisted.append(call)
         return call
 
     def _time(self, method: str, ran_s: float) -> dict[str, object]:
@@ -202,10 +204,9 @@ class SandboxPortal:
     def _list_ended(self) -> None:
         """Put into the history what has ended since, in that order: so its ids grow."""
         now = self._wall()
-        over = [call for call in self.calls if call.ended_at is not None and call.ended_at <= now]
-        new = [call for call in over if call.id not in self._listed]
-        for call in sorted(new, key=lambda each: (each.ended_at or 0.0, each.id)):
-            self._listed.add(call.id)
+        over = [call for call in self._unlisted if call.ended_at and call.ended_at <= now]
+        for call in sorted(over, key=lambda each: (each.ended_at or 0.0, each.id)):
+            self._unlisted.remove(call)
             self.last_row += 1
             self.history.append(replace(call, id=self.last_row))
 
