@@ -17,13 +17,15 @@ BUSY_S = 0.5
 """How long another process may hold the file; the event loop stands still meanwhile."""
 PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 """Errors that may be over in a while: another process holds the file, the disk is full."""
-QUIET_TURNS = 24
-"""Turns of the event loop without a further write, after which what waits is written.
+TURNS_EACH = 2
+MOST_TURNS = 100
+"""Turns of the event loop without a further write, after which what waits is written: two for each
+request that may be at work, and so many at most.
 
 To wait for the disk costs 200 us, a turn 20 us at most where nothing else is to be done. Requests
-that waited together go on together, and wait together again: with 24 turns instead of 4 there is an
-eighth of the transactions at 50 calls in flight, and half as many calls again a second. What does
-not wait for the disk is written in the next turn, if it is alone.
+that waited together go on together, and wait together again: with 50 calls in flight, 100 turns
+instead of 4 make more than half as many calls again a second. What does not wait for the disk is
+written in the next turn, if it is alone.
 """
 
 
@@ -49,6 +51,7 @@ class SqliteStore:
     def __init__(self, url: str, at_once: int) -> None:
         self.place = urlsplit(url).path[1:] or ":memory:"
         self._at_once = at_once
+        self._quiet_turns = min(TURNS_EACH * at_once, MOST_TURNS)
         self._db: sqlite3.Connection | None = None
         self._waiting: list[_Write] = []
         self._durably = True
@@ -100,7 +103,7 @@ class SqliteStore:
             write = _Write(_numbered(statement), values, durable, loop.create_future())
             self._waiting.append(write)
             if len(self._waiting) == 1:
-                quiet_turns = QUIET_TURNS if durable else 0
+                quiet_turns = self._quiet_turns if durable else 0
                 loop.call_soon(self._write_when_quiet, loop, 1, quiet_turns)
             return await write.done
 
@@ -108,7 +111,7 @@ class SqliteStore:
         self, loop: asyncio.AbstractEventLoop, known: int, quiet_turns: int
     ) -> None:
         if len(self._waiting) > known:
-            quiet_turns = QUIET_TURNS
+            quiet_turns = self._quiet_turns
         if quiet_turns and len(self._waiting) < self._at_once:
             loop.call_soon(self._write_when_quiet, loop, len(self._waiting), quiet_turns - 1)
         else:
