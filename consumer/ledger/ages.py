@@ -8,7 +8,8 @@ from consumer.ledger.entry import Entry
 
 CLOCKS_AGREE_S = 5.0
 """How far two hosts' clocks may be apart, measured against the portal's, which counts seconds."""
-REMEMBERED = 100_000
+REMEMBERED = 25_000
+"""Beginnings, 5 MB of them. What is forgotten is measured anew: a wait may last longer."""
 
 
 class Ages:
@@ -47,8 +48,12 @@ class Ages:
         return self.age_s(_replay_of(entry), entry.replayed_at, entry.clock_offset_s)
 
     def note(self, written: Entry, was: Entry | None) -> None:
-        """Note what has begun just now: its age never hangs on the wall clock."""
-        self.begin(_version_of(written))
+        """Note what has begun just now: its age never hangs on the wall clock.
+
+        Nobody asks how old a settled request is.
+        """
+        if written.state in {"placing", "delayed"}:
+            self.begin(_version_of(written))
         if written.unsure_since is not None and (was is None or was.unsure_since is None):
             self.begin(_doubt_of(written))
         if written.replayed_at and (was is None or not was.replayed_at):

@@ -1,9 +1,10 @@
 """Ages count on a clock that nobody sets; other hosts' clocks are believed where they agree."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
+from consumer.ledger import Entry
 from consumer.ledger.ages import CLOCKS_AGREE_S, Ages
 
 EPOCH = 1_790_000_000.0
@@ -77,6 +78,30 @@ def test_else_an_age_counts_from_when_we_first_saw_it(
 
 def test_nothing_is_younger_than_now(clocks: Clocks) -> None:
     assert clocks.ages().age_s("doubt", EPOCH + 3600, 0.0) == 0
+
+
+def test_a_settled_request_pushes_out_nothing_that_waits(
+    clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.ledger.ages.REMEMBERED", 1)
+    ages = clocks.ages()
+    waits = Entry(
+        request_id="r-1",
+        state="delayed",
+        attempt=2,
+        replay=0,
+        owner="w",
+        first_seen_at=EPOCH,
+        changed_at=EPOCH,
+        body_digest="b",
+    )
+    ages.note(waits, None)
+    for state in ("started", "failed"):
+        ages.note(replace(waits, request_id="r-2", state=state), None)
+
+    clocks.passed_s += 30
+
+    assert ages.age_of(waits) == 30
 
 
 def test_what_is_forgotten_is_measured_anew(
