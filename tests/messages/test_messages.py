@@ -36,6 +36,7 @@ from consumer.messages import (
     rfc3339,
     rfc3339_at,
 )
+from consumer.messages.bodies import MAX_DEPTH
 
 NUMBER = "+4915112345678"
 TEXT = "Frau Meier, your code is 4711."
@@ -133,6 +134,22 @@ STILL_GOOD: dict[str, bytes] = {
 
 def test_what_is_nested_counts_only_outside_of_texts() -> None:
     assert isinstance(read_body(body(text_to_pronounce='[{"[' * 100), Defaults()), CallRequested)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (b'{"a":[' + b"[]," * 5000 + b"{}]}", "invalid_field"),
+        (b'{"a":' + b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b"}", "invalid_field"),
+        (b'{"a":[1],"b":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}", "not_json"),
+    ],
+    ids=["wide", "as deep as may be", "deeper"],
+)
+def test_only_what_is_within_one_another_is_deep(sent: bytes, code: str) -> None:
+    read = read_body(sent, Defaults())
+
+    assert isinstance(read, Invalid)
+    assert read.code == code
 
 
 @pytest.mark.parametrize("sent", [b'"\\' * 30_000, b'["' * 30_000, b'\\"' * 30_000])
