@@ -62,7 +62,7 @@ faults: $(READY) ## Kill, cut, freeze and fill up everything, and account for ea
 soak: $(READY) ## Place twelve hours' calls in a quarter of an hour, and see what grows (ARGS='--share 0.05': shorter)
 	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
-mutants: $(READY) ## Change the pure modules in each way there is, and see whether a test notices (a quarter of an hour)
+mutants: $(READY) ## Change the pure modules in each way there is, and see whether a test notices (half an hour)
 	@$(BIN)/mutmut run
 	@$(BIN)/mutmut results
 
