@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aio_pika
+import aiormq.base
 from aio_pika.abc import AbstractChannel, AbstractConnection, TimeoutType
 from pamqp import commands, decode
 from yarl import URL
@@ -45,6 +46,11 @@ _read_leniently("table", lambda value: 4 + int.from_bytes(value[:4]), dict)
 
 # Without this aiormq takes a refusal for a broken frame, and keeps the broker's words to itself.
 commands.Connection.Open.valid_responses = ["Connection.OpenOk", "Connection.Close"]
+
+
+# aiormq 7.2 gives out another future at each look, so that aio-pika 10.2 cannot take back what it
+# has hung on one: the connection would keep some 4 KB of each channel that is opened over it.
+aiormq.base.Base.closing = property(lambda self: self._closing)  # type: ignore[method-assign,assignment]
 
 
 class Addresses:

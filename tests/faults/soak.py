@@ -48,7 +48,7 @@ TAIL_BYTES = 65_536
 SETTLED_WITHIN_S = 300.0
 WARM = 0.25
 """Of the waves: caches are full by then."""
-MAY_GROW = {"memory_mb": 15.0, "descriptors": 6, "threads": 4, "tasks": 6, "ledger_bytes": 100}
+MAY_GROW = {"memory_mb": 5.0, "descriptors": 6, "threads": 4, "tasks": 6, "ledger_bytes": 100}
 """From when it is warm to the end: the worker remembers when 25,000 things began.
 
 Of the ledger: bytes for each request.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
+from aio_pika.tools import OneShotCallback
 
 from consumer.rabbitmq.confirming_link import ConfirmingLink
 from consumer.rabbitmq.connection import connect
@@ -273,6 +275,36 @@ async def test_a_refused_publish_is_repeated_under_a_new_message_id_until_it_is_
     assert (first.message.body, second.message.body) == (b"first", b"second")
     assert second.message.message_id != first_id
     assert publisher.stuck_s == 0
+
+
+async def test_counts_leave_nothing_behind(rabbitmq_url: str, bench: Bench) -> None:
+    publisher = Publisher(rabbitmq_url)
+    await publisher.depths([bench.queue])
+    before = watchers_of_channels()
+
+    for _ in range(3):
+        assert await publisher.depths([bench.queue, bench.queue]) == {bench.queue: 0}
+
+    assert watchers_of_channels() == before
+    await publisher.close()
+
+
+def watchers_of_channels() -> int:
+    """Count what aio-pika keeps for each channel that was ever opened over a connection."""
+    gc.collect()
+    return sum(isinstance(each, OneShotCallback) for each in gc.get_objects())
+
+
+async def test_a_queue_that_is_not_there_keeps_no_other_from_being_counted(
+    rabbitmq_url: str, bench: Bench
+) -> None:
+    publisher = Publisher(rabbitmq_url)
+
+    for _ in range(2):
+        found = await publisher.depths(["none", bench.queue, "none either"])
+        assert found == {bench.queue: 0}
+
+    await publisher.close()
 
 
 async def test_a_count_while_the_connection_is_given_up_ends_as_a_lost_link(
