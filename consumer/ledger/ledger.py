@@ -44,8 +44,7 @@ class Ledger:
         url: ``sqlite:///file``, ``sqlite:////absolute/file``, ``sqlite://`` for memory, or
             ``postgresql://user:password@host:5432/database``.
         queue: Which queue's requests: part of every key.
-        at_once: How many requests are worked on at once: PostgreSQL is asked over as many
-            connections.
+        at_once: How many requests are worked on at once; so many connections PostgreSQL has.
     """
 
     def __init__(self, url: str, queue: str, at_once: int = 1) -> None:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
-from functools import lru_cache
 
 PAGE = 50
 COST_PER_S = 0.0005
@@ -70,13 +69,8 @@ class Call:
     @property
     def listed_number(self) -> str:
         """The number as the statistics have it: with a plus on ``reg`` lines only."""
-        digits = _digits(self.to_number)
+        digits = re.sub(r"[^0-9]", "", self.to_number)
         return f"+{digits}" if self.from_line.startswith("reg") else digits
-
-
-@lru_cache(100_000)
-def _digits(number: str) -> str:
-    return re.sub(r"[^0-9]", "", number)
 
 
 @dataclass(frozen=True, slots=True)
