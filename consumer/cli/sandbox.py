@@ -24,8 +24,8 @@ def sandbox(host: str, port: int) -> None:
     """Run a stand-in portal, whose answer the called number decides.
 
     +1 202 555 0100 is placed, 0112 fails twice and is placed then, 0123 is refused, 0160 breaks the
-    link, 0161 too, but the phone rings, 0130 is above the rate limit. A number's
-    failures are counted over all requests to it. All numbers: consumer/sandbox/README.md.
+    link, 0161 too, but the phone rings, 0130 is above the rate limit. A number's failures are
+    counted over all requests to it. All numbers: consumer/sandbox/README.md.
     """
     portal = SandboxPortal()
     hosts = {"localhost": LOOPBACK, "::": EVERYWHERE}.get(host, (host,))
