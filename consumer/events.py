@@ -130,13 +130,14 @@ def invalid_event(event_id: str, error: Invalid, replay: int = 0) -> CallFailed:
 
 
 _NULLABLE = {"call_id", "request_id"}
+_WRITER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def to_json(event: Event) -> bytes:
     """Write *event* as JSON; what is unknown is left out, save where the contract says null."""
     known = ((each.name, getattr(event, each.name)) for each in fields(event))
     told = {name: value for name, value in known if value is not None or name in _NULLABLE}
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+    return _WRITER.encode(told).encode()
 
 
 def cloud_event_headers(event: Event, source: str) -> dict[str, str]:

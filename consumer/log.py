@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TextIO
+from typing import Any, TextIO
 from urllib.parse import unquote, urlsplit
 
 import structlog
@@ -65,17 +65,33 @@ class _Lines(logging.StreamHandler[TextIO]):
 
     Args:
         stream: Where to write.
+        rendering: What makes a line of an event.
         needed: Whether a line that cannot be written raises an error where it is logged.
     """
 
-    def __init__(self, stream: TextIO, *, needed: bool) -> None:
+    def __init__(self, stream: TextIO, rendering: Sequence[Processor], *, needed: bool) -> None:
         super().__init__(stream)
+        self._rendering = rendering
         self._needed = needed
         self._lost = False
 
     def emit(self, record: logging.LogRecord) -> None:
+        self._write(lambda: self.format(record))
+
+    def tell(self, **event: object) -> None:
+        """Write an event of ours, past `logging`, which would take as long again."""
+        self._write(lambda: self._rendered(event))
+
+    debug = info = warning = error = critical = tell  # what structlog calls
+
+    def _rendered(self, event: Any) -> str:  # noqa: ANN401  # a line in the end
+        for process in self._rendering:
+            event = process(None, "", event)
+        return str(event)
+
+    def _write(self, line: Callable[[], str]) -> None:
         try:
-            output.write(self.stream, f"{self.format(record)}\n")
+            output.write(self.stream, f"{line()}\n")
             self._lost = False
         except OSError as error:
             failure = OutputFailed("the log", error)
@@ -85,8 +101,9 @@ class _Lines(logging.StreamHandler[TextIO]):
                 self._lost = True
                 with suppress(OutputFailed):
                     output.say(f"{failure}: lines are lost", err=True)
-        except Exception:  # noqa: BLE001  # logging's own way with a line that cannot be made
-            self.handleError(record)
+        except Exception as error:  # noqa: BLE001  # a line that cannot be made stops nothing
+            with suppress(OutputFailed):
+                output.say(f"a line of the log cannot be made: {type(error).__name__}", err=True)
 
 
 def set_up(
@@ -105,8 +122,14 @@ def set_up(
         needed: Whether to raise `OutputFailed` for a line that cannot be written.
     """
     stream = stream or sys.stdout
-    handler = _Lines(stream, needed=needed)
-    handler.setFormatter(_formatter(stream, _mask(secrets)))
+    rendering = _rendering(stream, _mask(secrets))
+    handler = _Lines(stream, rendering, needed=needed)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*SHARED, _name_library],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
     handler.setLevel(level.upper())
     handler.addFilter(_Sparing())
     root = logging.getLogger()
@@ -115,13 +138,9 @@ def set_up(
     for name, least in QUIET.items():
         logging.getLogger(name).setLevel(least)
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *SHARED,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=SHARED,
+        logger_factory=lambda *_: handler,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=False,
     )
 
@@ -177,17 +196,7 @@ SHARED: tuple[Processor, ...] = (
 """What every event goes through, ours and the libraries'."""
 
 
-def _formatter(stream: TextIO, mask: Clean) -> logging.Formatter:
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*SHARED, _name_library],
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            *_render(stream, mask),
-        ],
-    )
-
-
-def _render(stream: TextIO, mask: Clean) -> list[Processor]:
+def _rendering(stream: TextIO, mask: Clean) -> list[Processor]:
     """Return what makes a line of an event: for a person at a terminal, else JSON."""
     if stream.isatty():
         console = structlog.dev.ConsoleRenderer(colors=has_colours(stream))

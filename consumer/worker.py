@@ -171,7 +171,9 @@ class Worker:
             attempt=headers.attempt,
             replay=headers.replay,
         ):
-            await self._processor.process(replace(delivery, redelivered=handed_out))
+            if handed_out != delivery.redelivered:
+                delivery = replace(delivery, redelivered=handed_out)
+            await self._processor.process(delivery)
 
 
 def _key_of(delivery: Delivery | Unreadable) -> str:

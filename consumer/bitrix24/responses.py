@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
@@ -103,6 +104,7 @@ def read_names(body: bytes) -> dict[str, str] | None:
     return {} if result == [] else None
 
 
+@lru_cache(maxsize=1)  # both what an answer means and what it used are read of it
 def _read_object(body: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(body)
@@ -141,7 +143,9 @@ def _code_and_text(error: object, levels: int) -> tuple[str, str]:
 
 def _trim(text: str, limit: int) -> str:
     """Make a portal's text fit for a header and a log line."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:limit]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())[:limit]
 
 
 def _by_code(failure: Failure, headers: Mapping[str, str]) -> Outcome:

@@ -6,12 +6,14 @@ that nothing was sent, and it fails at a reason phrase outside ASCII.
 """
 
 import asyncio
+import select
 import ssl
 import time
 import zlib
 from contextvars import ContextVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+from weakref import WeakSet
 
 import aiohttp
 import httpx
@@ -34,8 +36,6 @@ MAYBE_SENT: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (Exception, httpx.RemoteProtocolError),
 )
 """What httpx calls one that came after: the request may have been sent."""
-TURNS_TO_SEE_A_CLOSE = 3
-"""One in which the event loop asks what has come, one for the connection, one for TLS."""
 LONGEST_HEADER = 65_536
 """In bytes; aiohttp's own limit of 8,190 is less than some policies that web servers send."""
 LONGEST_BODY = 4 * 1024 * 1024
@@ -79,9 +79,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         """
         _connected.set(False)
         _send_before.set(request.extensions["send_before"])
-        # What came over a kept connection meanwhile is seen before it is used again.
-        for _ in range(TURNS_TO_SEE_A_CLOSE):
-            await asyncio.sleep(0)
+        if self._tls is not None:
+            await asyncio.sleep(0)  # what ends TLS closes its connection in the next turn
         try:
             async with self._opened().request(
                 request.method,
@@ -102,9 +101,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:  # it belongs to the loop that runs
             self._session = aiohttp.ClientSession(
-                connector=_Connector(
-                    limit=0, ssl=self._tls or True, keepalive_timeout=self._keepalive_s
-                ),
+                connector=_Connector(self._tls, self._keepalive_s),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,  # httpx does
                 max_line_size=LONGEST_HEADER,
@@ -121,6 +118,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 class _Connector(aiohttp.TCPConnector):
     """Does not reuse a connection on which unexpected data has arrived."""
 
+    def __init__(self, tls: ssl.SSLContext | None, keepalive_s: float) -> None:
+        super().__init__(limit=0, ssl=tls or True, keepalive_timeout=keepalive_s)
+        self._kept: WeakSet[asyncio.BaseProtocol] = WeakSet()
+
     async def connect(
         self,
         req: aiohttp.ClientRequest,
@@ -128,7 +129,7 @@ class _Connector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # its name in aiohttp
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
-        while connection.protocol is not None and connection.protocol.should_close:
+        while self._is_over(connection):
             connection.close()
             connection = await super().connect(req, traces, timeout)
         if time.monotonic() > _send_before.get():
@@ -136,6 +137,18 @@ class _Connector(aiohttp.TCPConnector):
             raise TooLate
         _connected.set(True)
         return connection
+
+    def _is_over(self, connection: Connection) -> bool:
+        """Tell whether anything has come over a kept connection, its end for one, read or not."""
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None or protocol.should_close:
+            return True
+        if protocol not in self._kept:  # TLS may still have something to say over a new one
+            self._kept.add(protocol)
+            return False
+        arrived = select.poll()
+        arrived.register(transport.get_extra_info("socket"), select.POLLIN)
+        return bool(arrived.poll(0))
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:

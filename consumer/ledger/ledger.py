@@ -7,7 +7,7 @@ import hmac
 import json
 import secrets
 from dataclasses import replace
-from hashlib import sha256
+from operator import attrgetter
 
 from consumer import metrics
 from consumer.ledger.about import About, HistorySeen
@@ -20,18 +20,20 @@ from consumer.ledger.published import PublishedMarks
 from consumer.ledger.search import Search
 from consumer.ledger.sqlite import SqliteStore
 from consumer.ledger.statements import (
-    CHANGED,
     COLUMNS,
     INSERT,
     NOT_ADOPTED,
     SELECT,
-    UPDATE,
+    changed,
     entry_of,
     same_controls,
+    update,
 )
 from consumer.ledger.store import LedgerDown, Store, Value
 from consumer.ledger.tokens import TokenRows
 from consumer.ledger.workers import WorkersTable
+
+_TO_DIGEST = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 class Ledger:
@@ -123,8 +125,7 @@ class Ledger:
 
     def digest(self, *parts: object) -> str:
         """Return a keyed digest: equal for equal parts, and of no use without this ledger."""
-        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-        return hmac.new(self._digest_key, text.encode(), sha256).hexdigest()
+        return hmac.digest(self._digest_key, _TO_DIGEST.encode(parts).encode(), "sha256").hex()
 
     async def get(self, request_id: str) -> Entry | None:
         """Return what is known about a request."""
@@ -164,10 +165,9 @@ class Ledger:
         seen = (self.controls.version_name, controls)
         with metrics.LEDGER.labels("claim").time():
             if was is None:
-                allowed = same_controls(len(COLUMNS) + 2)
-                done = await self._insert(entry, allowed, *seen)
+                done = await self._insert(entry, same_controls(len(COLUMNS) + 2), *seen)
             else:
-                allowed = f"cancelled_at = 0 AND {same_controls(len(CHANGED) + 3)}"
+                allowed = f"cancelled_at = 0 AND {same_controls(4)}"
                 done = await self._update(entry, was, allowed, *seen)
         return entry if done == 1 or await self._holds(entry) else None
 
@@ -195,7 +195,7 @@ class Ledger:
     async def _insert(
         self, entry: Entry, condition: str, *values: Value, durable: bool = True
     ) -> int:
-        written = [getattr(entry, name) for name in COLUMNS]
+        written = attrgetter(*COLUMNS)(entry)
         return await self._store.execute(
             INSERT.format(condition), *written, self._queue, *values, durable=durable
         )
@@ -203,11 +203,11 @@ class Ledger:
     async def _update(
         self, entry: Entry, was: Entry, condition: str, *values: Value, durable: bool = True
     ) -> int:
-        written = [getattr(entry, name) for name in CHANGED]
-        key = (self._queue, was.version)
-        return await self._store.execute(
-            UPDATE.format(condition), *written, *key, *values, durable=durable
-        )
+        columns = changed(entry, was)
+        key = (self._queue, was.request_id, was.version, *values)
+        statement = update(columns, condition, len(key) + 1)
+        written = attrgetter(*columns)(entry)
+        return await self._store.execute(statement, *key, *written, durable=durable)
 
     async def _holds(self, entry: Entry) -> bool:
         """Tell whether *entry* is what the ledger holds, taken back or not."""

@@ -102,7 +102,9 @@ class SqliteStore:
             loop = asyncio.get_running_loop()
             write = _Write(_numbered(statement), values, durable, loop.create_future())
             self._waiting.append(write)
-            if len(self._waiting) == 1:
+            if self._at_once == 1:
+                self._write()
+            elif len(self._waiting) == 1:
                 quiet_turns = self._quiet_turns if durable else 0
                 loop.call_soon(self._write_when_quiet, loop, 1, quiet_turns)
             return await write.done

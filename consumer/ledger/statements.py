@@ -1,10 +1,8 @@
-"""The statements that read and write entries, and how calls ended.
-
-``{}`` stands for a further condition.
-"""
+"""The statements that read and write entries, and how calls ended."""
 
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from consumer.ledger.entry import Entry
@@ -12,8 +10,13 @@ from consumer.ledger.entry import Entry
 COMPLETION = ("outcome", "ended_code", "duration_s")
 """What an entry tells of how its call ended: columns of another table, written with it alone."""
 COLUMNS = tuple(field.name for field in fields(Entry) if field.name not in COMPLETION)
-CHANGED = tuple(name for name in COLUMNS if not name.startswith("cancelled_"))
+CHANGED = tuple(
+    name for name in COLUMNS if name != "request_id" and not name.startswith("cancelled_")
+)
 """What a new version of an entry changes: a cancellation stays, whoever writes."""
+OF_CLAIM = ("claimed_at", "target_digest", "number_digest")
+OUTCOME = tuple(name for name in CHANGED if name not in OF_CLAIM)
+"""What changes after a claim: with the others left out, their indexes need not be written."""
 SELECT = (
     f"SELECT queue, {', '.join((*COLUMNS, *COMPLETION))} FROM calls"  # noqa: S608
     " LEFT JOIN completions USING (queue, request_id, replay)"
@@ -23,12 +26,8 @@ INSERT = (
     f" SELECT {', '.join(f'${n}' for n in range(1, len(COLUMNS) + 2))} WHERE {{}}"
     " ON CONFLICT DO NOTHING"
 )
-UPDATE = (
-    f"UPDATE calls SET {', '.join(f'{name} = ${n}' for n, name in enumerate(CHANGED, 1))}"  # noqa: S608
-    f" WHERE queue = ${len(CHANGED) + 1} AND request_id = $1 AND version = ${len(CHANGED) + 2}"
-    " AND {}"
-)
-NOT_ADOPTED = f"NOT EXISTS (SELECT 1 FROM calls WHERE call_id = ${len(CHANGED) + 3})"  # noqa: S608
+"""With ``{}`` for a condition."""
+NOT_ADOPTED = "NOT EXISTS (SELECT 1 FROM calls WHERE call_id = $4)"
 OPEN_CALLS = (
     "SELECT request_id, replay, call_id, changed_at, clock_offset_s FROM calls"
     " WHERE queue = $1 AND state = 'started' AND call_id IS NOT NULL"
@@ -51,6 +50,28 @@ NOTE_ENDING = (
     " ended_code = $7, ended_reason = $8, duration_s = $9, cost = $10,"
     " cost_currency = $11, completed_at = $12 WHERE completions.outcome IS NULL"
 )
+
+
+def changed(entry: Entry, was: Entry) -> tuple[str, ...]:
+    """Return the columns to write where *entry* takes the place of *was*."""
+    same = all(getattr(entry, name) == getattr(was, name) for name in OF_CLAIM)
+    return OUTCOME if same else CHANGED
+
+
+@cache
+def update(columns: Sequence[str], condition: str, first: int) -> str:
+    """Return the statement that changes an entry: the one of queue $1, id $2, version $3.
+
+    Args:
+        columns: What to change.
+        condition: A further condition, with values from $4 on.
+        first: The number of the value of the first column.
+    """
+    sets = ", ".join(f"{name} = ${n}" for n, name in enumerate(columns, first))
+    return (
+        f"UPDATE calls SET {sets}"  # noqa: S608
+        f" WHERE queue = $1 AND request_id = $2 AND version = $3 AND {condition}"
+    )
 
 
 def same_controls(first: int) -> str:

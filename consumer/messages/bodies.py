@@ -74,7 +74,7 @@ def read_json(body: bytes) -> Any | Invalid:  # noqa: ANN401
     if _depth(text) > MAX_DEPTH:  # where the parser stops depends on Python's version
         return Invalid("not_json", _NOT_TO_BE_READ)
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = _PARSER.decode(text)
         # Half of an escaped surrogate pair is a string that nobody can write again.
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
@@ -97,3 +97,6 @@ def _depth(text: str) -> int:
 
 def _no_constant(name: str) -> None:
     raise ValueError(name)
+
+
+_PARSER = json.JSONDecoder(parse_constant=_no_constant)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import socketserver
+import ssl
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 
 from consumer.bitrix24.access import Webhook
 from consumer.bitrix24.portal import Portal
 from consumer.decision import Placed
 from tests.bitrix24.test_portal import CALL, reply
+from tests.certificates import Authority
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
 
@@ -32,17 +37,27 @@ class Talkative(socketserver.ThreadingTCPServer):
         go: Set it to let it say more.
         said: Set when it has.
         asked: How many requests came.
+        connections: Over how many connections.
     """
 
     daemon_threads = True
 
-    def __init__(self, more: bytes, *, hangs_up: bool) -> None:
+    def __init__(self, more: bytes, *, hangs_up: bool, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Answering)
         self.more = more
         self.hangs_up = hangs_up
+        self.tls = tls
+        self.connections = 0
         self.go = threading.Event()
         self.said = threading.Event()
         self.asked = 0
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        link, address = super().get_request()
+        self.connections += 1
+        if self.tls is not None:
+            link = self.tls.wrap_socket(link, server_side=True, do_handshake_on_connect=False)
+        return link, address
 
 
 class Answering(socketserver.StreamRequestHandler):
@@ -61,6 +76,10 @@ class Answering(socketserver.StreamRequestHandler):
                 self.server.go.wait()
                 self.wfile.write(self.server.more)
                 if self.server.hangs_up:
+                    if isinstance(self.connection, ssl.SSLSocket):
+                        self.connection.settimeout(0)
+                        with suppress(OSError):  # it would wait for the other end's farewell
+                            self.connection.unwrap()
                     self.connection.shutdown(2)
                 self.server.said.set()
                 if self.server.hangs_up:
@@ -68,8 +87,10 @@ class Answering(socketserver.StreamRequestHandler):
 
 
 @contextmanager
-def talking(more: bytes, *, hangs_up: bool) -> Iterator[Talkative]:
-    with Talkative(more, hangs_up=hangs_up) as server:
+def talking(
+    more: bytes, *, hangs_up: bool, tls: ssl.SSLContext | None = None
+) -> Iterator[Talkative]:
+    with Talkative(more, hangs_up=hangs_up, tls=tls) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
@@ -86,16 +107,36 @@ MORE = {
 }
 
 
-@pytest.mark.parametrize("turns", [0, 10], ids=["not read yet", "read"])
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+def portal_at(server: Talkative) -> Portal:
+    scheme = "https" if server.tls else "http"
+    return Portal(Webhook(f"{scheme}://127.0.0.1:{server.server_address[1]}/rest/1/x/"))
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize(
+    "turns",
+    [0, 1, 2, 3, 10],
+    ids=["not read", "read next", "just read", "read before", "long read"],
+)
 @pytest.mark.parametrize("hangs_up", [True, False], ids=["hangs up", "stays"])
 @pytest.mark.parametrize("more", MORE.values(), ids=MORE)
 async def test_what_nobody_asked_for_is_no_answer(
     more: bytes,
     hangs_up: bool,  # noqa: FBT001
     turns: int,
+    secure: bool,  # noqa: FBT001
+    authority: Authority,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with talking(more, hangs_up=hangs_up) as server:
-        portal = Portal(Webhook(f"http://127.0.0.1:{server.server_address[1]}/rest/1/x/"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    tls = authority.server("IP:127.0.0.1") if secure else None
+    with talking(more, hangs_up=hangs_up, tls=tls) as server:
+        portal = portal_at(server)
         first = await portal.place(CALL)
         server.go.set()
         server.said.wait()  # meanwhile this loop reads nothing
@@ -106,3 +147,29 @@ async def test_what_nobody_asked_for_is_no_answer(
 
     assert [first, second] == [Placed("call 1"), Placed("call 2")]
     assert server.asked == 2
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_a_connection_over_which_nothing_came_serves_all_calls(
+    secure: bool,  # noqa: FBT001
+    authority: Authority,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    tls = authority.server("IP:127.0.0.1") if secure else None
+    connect = aiohttp.TCPConnector.connect
+
+    async def slowly(connector: aiohttp.TCPConnector, *asked: Any) -> object:  # noqa: ANN401
+        connection = await connect(connector, *asked)
+        time.sleep(0.05)  # noqa: ASYNC251  # what the server says of TLS comes, and is not read
+        return connection
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", slowly)
+    with talking(b"", hangs_up=False, tls=tls) as server:
+        server.said.set()
+        portal = portal_at(server)
+        outcomes = [await portal.place(CALL) for _ in range(5)]
+        await portal.close()
+
+    assert outcomes == [Placed(f"call {n}") for n in range(1, 6)]
+    assert server.connections == 1

@@ -891,7 +891,7 @@ async def test_a_write_is_on_disk_before_it_is_confirmed(open_ledger: Opener) ->
 
 
 async def test_writes_of_one_moment_wait_for_the_disk_together(open_ledger: Opener) -> None:
-    ledger = await open_ledger(FILE)
+    ledger = await open_ledger(FILE, at_once=20)
     statements: list[str] = []
     ledger._store._opened().set_trace_callback(statements.append)  # type: ignore[attr-defined]  # noqa: SLF001
 
@@ -935,8 +935,22 @@ async def test_nobody_is_waited_for_once_all_who_are_at_work_wait(
     await asyncio.gather(*claims)
 
 
+async def test_who_works_alone_waits_for_the_disk_only(open_ledger: Opener) -> None:
+    ledger = await open_ledger(FILE, at_once=1)
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+
+    asyncio.get_running_loop().call_soon(turn)
+    await ledger.claim(entry(), None, b"")
+
+    assert turns == 0
+
+
 async def test_what_no_database_can_hold_fails_alone(open_ledger: Opener) -> None:
-    ledger = await open_ledger(FILE)
+    ledger = await open_ledger(FILE, at_once=4)
 
     results = await asyncio.gather(
         ledger.put(entry("r-1"), None),
@@ -953,7 +967,7 @@ async def test_what_no_database_can_hold_fails_alone(open_ledger: Opener) -> Non
 async def test_whatever_goes_wrong_at_the_disk_all_that_wait_hear_of_it(
     open_ledger: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = await open_ledger(FILE)
+    ledger = await open_ledger(FILE, at_once=2)
 
     def no_memory(*_: object) -> int:
         raise MemoryError

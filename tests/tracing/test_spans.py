@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind
 
-from consumer.ledger.statements import INSERT, SELECT, UPDATE
+from consumer.ledger.statements import CHANGED, INSERT, SELECT, update
 from consumer.tracing.spans import Spans
 
 
@@ -62,7 +62,7 @@ def test_of_the_portals_address_the_secret_part_is_left_out(
     [
         (SELECT, "SELECT calls"),
         (INSERT, "INSERT calls"),
-        (UPDATE, "UPDATE calls"),
+        (update(CHANGED, "TRUE", 4), "UPDATE calls"),
         ("DELETE FROM about WHERE name = $1", "DELETE about"),
         ("UPDATE a SET b = 1 WHERE EXISTS (SELECT 1 FROM c)", "UPDATE a"),
     ],
