@@ -37,7 +37,8 @@ class PrivateNode:
     def __init__(self) -> None:
         server = find_server()
         if server is None:
-            raise BrokerUnavailable("rabbitmq-server, or the epmd it needs, is not installed")
+            text = "rabbitmq-server, or the epmd it needs, is not installed"
+            raise BrokerUnavailable(f"{text}: apt-get install rabbitmq-server")
         port, distribution_port, self._epmd_port = free_ports(3)
         self.directory = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
         self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
