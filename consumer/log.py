@@ -24,8 +24,6 @@ QUIET |= dict.fromkeys(("aiormq", "aio_pika", "urllib3"), logging.INFO)
 QUIET |= {"opentelemetry.util.re": logging.CRITICAL}
 """httpx logs addresses at INFO, which hold the webhook's secret; aiormq whole frames at DEBUG,
 urllib3 the collector's address. OpenTelemetry quotes a header that it cannot read, a token too."""
-
-
 SAID_AGAIN_S = 60.0
 """How long a library's line is left out that says the same again, as at each try to connect."""
 MANY = 100
@@ -80,7 +78,11 @@ class _Lines(logging.StreamHandler[TextIO]):
 
     def tell(self, **event: object) -> None:
         """Write an event of ours, past `logging`, which would take as long again."""
-        self._write(lambda: self._rendered(event))
+        self.acquire()  # as logging does around `emit`: threads may have something to say, too
+        try:
+            self._write(lambda: self._rendered(event))
+        finally:
+            self.release()
 
     debug = info = warning = error = critical = tell  # what structlog calls
 
@@ -140,7 +142,7 @@ def set_up(
     structlog.configure(
         processors=SHARED,
         logger_factory=lambda *_: handler,
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(handler.level),
         cache_logger_on_first_use=False,
     )
 

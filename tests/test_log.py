@@ -318,6 +318,28 @@ def test_lines_that_cannot_be_written_are_told_once(capsys: pytest.CaptureFixtur
     )
 
 
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise ValueError(SECRET)
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["ours", "a library's"])
+def test_a_line_that_cannot_be_made_stops_nothing(
+    ours: bool,  # noqa: FBT001
+    stream: io.StringIO,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log.set_up(stream=stream)
+
+    if ours:
+        structlog.get_logger().info("call.failed", cause=Unspeakable())
+    else:
+        logging.getLogger("library").warning("%r", Unspeakable())
+
+    assert stream.getvalue() == ""
+    assert capsys.readouterr().err == "a line of the log cannot be made: ValueError\n"
+
+
 def test_a_line_that_is_needed_fails_if_it_cannot_be_written() -> None:
     log.set_up(stream=Full(), needed=True)
 
