@@ -112,12 +112,20 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("ca"))
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "TLS"])
+def tls(
+    request: pytest.FixtureRequest, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> ssl.SSLContext | None:
+    """Speak plain HTTP, then TLS."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    return authority.server("IP:127.0.0.1") if request.param else None
+
+
 def portal_at(server: Talkative) -> Portal:
     scheme = "https" if server.tls else "http"
     return Portal(Webhook(f"{scheme}://127.0.0.1:{server.server_address[1]}/rest/1/x/"))
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize(
     "turns",
     [0, 1, 2, 3, 10],
@@ -129,12 +137,8 @@ async def test_what_nobody_asked_for_is_no_answer(
     more: bytes,
     hangs_up: bool,  # noqa: FBT001
     turns: int,
-    secure: bool,  # noqa: FBT001
-    authority: Authority,
-    monkeypatch: pytest.MonkeyPatch,
+    tls: ssl.SSLContext | None,
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
-    tls = authority.server("IP:127.0.0.1") if secure else None
     with talking(more, hangs_up=hangs_up, tls=tls) as server:
         portal = portal_at(server)
         first = await portal.place(CALL)
@@ -149,14 +153,9 @@ async def test_what_nobody_asked_for_is_no_answer(
     assert server.asked == 2
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 async def test_a_connection_over_which_nothing_came_serves_all_calls(
-    secure: bool,  # noqa: FBT001
-    authority: Authority,
-    monkeypatch: pytest.MonkeyPatch,
+    tls: ssl.SSLContext | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
-    tls = authority.server("IP:127.0.0.1") if secure else None
     connect = aiohttp.TCPConnector.connect
 
     async def slowly(connector: aiohttp.TCPConnector, *asked: Any) -> object:  # noqa: ANN401
