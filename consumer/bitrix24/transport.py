@@ -5,7 +5,6 @@ package httpx-aiohttp is not used: it reports a lost answer as `ConnectTimeout`,
 that nothing was sent, and it fails at a reason phrase outside ASCII.
 """
 
-import asyncio
 import select
 import ssl
 import time
@@ -79,8 +78,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         """
         _connected.set(False)
         _send_before.set(request.extensions["send_before"])
-        if self._tls is not None:
-            await asyncio.sleep(0)  # what ends TLS closes its connection in the next turn
         try:
             async with self._opened().request(
                 request.method,
@@ -120,7 +117,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, tls: ssl.SSLContext | None, keepalive_s: float) -> None:
         super().__init__(limit=0, ssl=tls or True, keepalive_timeout=keepalive_s)
-        self._kept: WeakSet[asyncio.BaseProtocol] = WeakSet()
+        self._kept: WeakSet[object] = WeakSet()
 
     async def connect(
         self,

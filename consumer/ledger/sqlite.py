@@ -102,7 +102,7 @@ class SqliteStore:
             loop = asyncio.get_running_loop()
             write = _Write(_numbered(statement), values, durable, loop.create_future())
             self._waiting.append(write)
-            if self._at_once == 1:
+            if self._at_once == 1:  # nobody can join it
                 self._write()
             elif len(self._waiting) == 1:
                 quiet_turns = self._quiet_turns if durable else 0

@@ -15,7 +15,7 @@ CHANGED = tuple(
 )
 """What a new version of an entry changes: a cancellation stays, whoever writes."""
 OF_CLAIM = ("claimed_at", "target_digest", "number_digest")
-OUTCOME = tuple(name for name in CHANGED if name not in OF_CLAIM)
+AFTER_CLAIM = tuple(name for name in CHANGED if name not in OF_CLAIM)
 """What changes after a claim: with the others left out, their indexes need not be written."""
 SELECT = (
     f"SELECT queue, {', '.join((*COLUMNS, *COMPLETION))} FROM calls"  # noqa: S608
@@ -55,7 +55,7 @@ NOTE_ENDING = (
 def changed(entry: Entry, was: Entry) -> tuple[str, ...]:
     """Return the columns to write where *entry* takes the place of *was*."""
     same = all(getattr(entry, name) == getattr(was, name) for name in OF_CLAIM)
-    return OUTCOME if same else CHANGED
+    return AFTER_CLAIM if same else CHANGED
 
 
 @cache

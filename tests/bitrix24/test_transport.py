@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import socketserver
 import ssl
 import threading
@@ -20,8 +21,9 @@ from tests.bitrix24.test_portal import CALL, reply
 from tests.certificates import Authority
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    End = Callable[[socket.socket], None]
 
 
 def placed(number: int) -> bytes:
@@ -29,7 +31,7 @@ def placed(number: int) -> bytes:
 
 
 class Talkative(socketserver.ThreadingTCPServer):
-    """Answers each request; over its first connection it then says more, and perhaps hangs up.
+    """Answers each request; over its first connection it then says more, and ends it perhaps.
 
     It lives in threads of its own, so that it can speak while the test's loop stands still.
 
@@ -42,10 +44,10 @@ class Talkative(socketserver.ThreadingTCPServer):
 
     daemon_threads = True
 
-    def __init__(self, more: bytes, *, hangs_up: bool, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, more: bytes, end: End, tls: ssl.SSLContext | None) -> None:
         super().__init__(("127.0.0.1", 0), Answering)
         self.more = more
-        self.hangs_up = hangs_up
+        self.end = end
         self.tls = tls
         self.connections = 0
         self.go = threading.Event()
@@ -75,25 +77,35 @@ class Answering(socketserver.StreamRequestHandler):
             if not self.server.said.is_set():
                 self.server.go.wait()
                 self.wfile.write(self.server.more)
-                if self.server.hangs_up:
-                    if isinstance(self.connection, ssl.SSLSocket):
-                        self.connection.settimeout(0)
-                        with suppress(OSError):  # it would wait for the other end's farewell
-                            self.connection.unwrap()
-                    self.connection.shutdown(2)
+                self.server.end(self.connection)
                 self.server.said.set()
-                if self.server.hangs_up:
-                    return
 
 
 @contextmanager
-def talking(
-    more: bytes, *, hangs_up: bool, tls: ssl.SSLContext | None = None
-) -> Iterator[Talkative]:
-    with Talkative(more, hangs_up=hangs_up, tls=tls) as server:
+def talking(more: bytes, end: End, tls: ssl.SSLContext | None) -> Iterator[Talkative]:
+    with Talkative(more, end, tls) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
+
+
+def stay(_: socket.socket) -> None:
+    """Leave the connection as it is."""
+
+
+def take_leave(link: socket.socket) -> None:
+    """Say that nothing more comes, and listen on."""
+    if not isinstance(link, ssl.SSLSocket):
+        link.shutdown(socket.SHUT_WR)
+        return
+    link.settimeout(0)
+    with suppress(OSError):  # it would wait for the other end's farewell
+        link.unwrap()
+    link.settimeout(None)
+
+
+def hang_up(link: socket.socket) -> None:
+    link.shutdown(socket.SHUT_RDWR)
 
 
 MORE = {
@@ -131,15 +143,12 @@ def portal_at(server: Talkative) -> Portal:
     [0, 1, 2, 3, 10],
     ids=["not read", "read next", "just read", "read before", "long read"],
 )
-@pytest.mark.parametrize("hangs_up", [True, False], ids=["hangs up", "stays"])
+@pytest.mark.parametrize("end", [stay, take_leave, hang_up])
 @pytest.mark.parametrize("more", MORE.values(), ids=MORE)
 async def test_what_nobody_asked_for_is_no_answer(
-    more: bytes,
-    hangs_up: bool,  # noqa: FBT001
-    turns: int,
-    tls: ssl.SSLContext | None,
+    more: bytes, end: End, turns: int, tls: ssl.SSLContext | None
 ) -> None:
-    with talking(more, hangs_up=hangs_up, tls=tls) as server:
+    with talking(more, end, tls) as server:
         portal = portal_at(server)
         first = await portal.place(CALL)
         server.go.set()
@@ -164,7 +173,7 @@ async def test_a_connection_over_which_nothing_came_serves_all_calls(
         return connection
 
     monkeypatch.setattr(aiohttp.TCPConnector, "connect", slowly)
-    with talking(b"", hangs_up=False, tls=tls) as server:
+    with talking(b"", stay, tls) as server:
         server.said.set()
         portal = portal_at(server)
         outcomes = [await portal.place(CALL) for _ in range(5)]
